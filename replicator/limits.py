@@ -1,0 +1,28 @@
+"""Every bound of the product, in one place, with the relations between them asserted."""
+
+from replicator.units import PAGE_SIZE
+
+#: libxc stream, REC_LENGTH_MAX: largest body of one record.
+RECORD_BYTES_MAX = 128 << 20
+#: libxl has no cap of its own; its blobs (device state, xenstore data) get this one.
+LIBXL_RECORD_BYTES_MAX = 64 << 20
+#: Pages in one PAGE_DATA record that we write; one record is one link part.
+BATCH_PAGES_MAX = 512
+#: Largest payload of one link message (a part, a device state cut in pieces).
+PART_BYTES_MAX = 4 << 20
+#: Largest msgpack header or control message.
+MESSAGE_BYTES_MAX = 64 << 10
+#: Epochs sent and not yet acknowledged.
+EPOCHS_IN_FLIGHT_MAX = 2
+#: Staging of one side unless configured otherwise.
+STAGING_BYTES_DEFAULT = 64 << 20
+#: Frames one side holds back or logs before it closes the epoch early or drops inputs.
+HOLD_BYTES_MAX = 32 << 20
+INPUT_LOG_BYTES_MAX = 16 << 20
+#: Largest Ethernet frame that crosses the relay.
+FRAME_BYTES_MAX = 65_536
+#: Highest pfn any header may name: 52-bit fields, but a guest has at most 1 TiB.
+PFN_MAX = (1 << 40) // PAGE_SIZE
+
+if not (8 + BATCH_PAGES_MAX * (8 + PAGE_SIZE) + 8 <= PART_BYTES_MAX <= RECORD_BYTES_MAX):
+    raise AssertionError("one full batch must fit one part, and one part one record")
