@@ -1,0 +1,151 @@
+"""What the service may ask of a guest, whatever runs it.
+
+A `Guest` is a machine that exists: running or paused, with its RAM in a file that both it and we map. A `Standby`
+is a machine that waits beside its RAM file and becomes a `Guest` once. Rules every adapter keeps:
+
+1. Between the return of `pause` and the call of `resume` the guest writes no page and sends no frame, so the dirty
+   bitmap, the pages and the device state belong to one instant.
+2. `scan_dirty` reports every page written since the previous scan, at least once; the first scan reports all pages.
+   A page reported though unchanged costs time, a page left out costs the guest.
+3. `activate` leaves the guest loaded and paused. The caller checks its lease and only then calls `resume`.
+4. Nothing here decides anything: errors are `GuestError`, what happens to the guest by itself is a `GuestEvent`.
+
+This layer does not know about epochs, leases or the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from replicator.memory import DirtyBitmap, GuestRam
+
+
+class LayoutSegment(NamedTuple):
+    """`pages` guest frames from `first_pfn` on lie in the RAM file from page `file_page` on."""
+
+    first_pfn: int
+    file_page: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestIdentity:
+    """What both sides must agree on before a replica of this guest makes sense. Compared whole at hello."""
+
+    name: str
+    uuid: str
+    ram_bytes: int
+    #: Where guest frames lie in the RAM file, ascending, without overlap.
+    layout: tuple[LayoutSegment, ...]
+    #: Names the virtual hardware: two guests with equal fingerprints can load each other's device state.
+    machine: str
+    #: (name, fingerprint of the content) of each read-only disk.
+    disks: tuple[tuple[str, str], ...] = ()
+    #: One MAC a NIC, lower case, in the order of `Guest.nics`.
+    macs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NicEndpoint:
+    """A NIC as two unix datagram sockets, one Ethernet frame a datagram (QEMU's `-netdev dgram`)."""
+
+    name: str
+    mac: str
+    #: Bound by the guest's process; the relay sends frames for the guest here.
+    guest_path: Path
+    #: Bound by the relay; the guest sends its frames here.
+    relay_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PoweredOff:
+    """The guest shut itself down, or did so on request. Ends the pair; nobody resurrects it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """The guest's own system crashed."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The guest rebooted. Its process and RAM file stay the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The process behind the guest ended without being asked to."""
+
+    reason: str
+
+
+GuestEvent = PoweredOff | Panicked | Reset | Died
+
+
+class Guest(Protocol):
+    """A machine that runs or is paused. Each method raises GuestError when the machine cannot do what is asked."""
+
+    @property
+    def identity(self) -> GuestIdentity: ...
+
+    @property
+    def ram(self) -> GuestRam:
+        """The guest's RAM, mapped into our process; valid until `kill`."""
+        ...
+
+    @property
+    def nics(self) -> tuple[NicEndpoint, ...]: ...
+
+    @property
+    def pid(self) -> int:
+        """Process id of the machine, for trackers and for the operator."""
+        ...
+
+    async def pause(self) -> None: ...
+
+    async def resume(self) -> None: ...
+
+    async def save_device_state(self) -> bytes:
+        """All state outside the RAM. The guest must be paused."""
+        ...
+
+    def scan_dirty(self, bitmap: DirtyBitmap) -> int:
+        """Add the pages written since the previous scan to `bitmap` (guest pfns); return how many were reported."""
+        ...
+
+    def events(self) -> AsyncIterator[GuestEvent]:
+        """Events in order, each once, to one consumer. Ends after PoweredOff or Died."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Ask the guest to power off; PoweredOff follows when it obeys."""
+        ...
+
+    async def kill(self) -> None:
+        """End the process at once and wait for its end. May be repeated; not reported as Died."""
+        ...
+
+
+class Standby(Protocol):
+    """A machine that waits, paused and empty, for the state of another."""
+
+    async def start(self, ram_path: Path) -> None:
+        """Start the process on the replica's RAM file. It changes no page until `activate`."""
+        ...
+
+    async def activate(self, device_state: bytes) -> Guest:
+        """Load `device_state`, which must belong to the RAM file's present content. Once only.
+
+        The guest returned is paused.
+        """
+        ...
+
+    async def kill(self) -> None:
+        """End the process, if it was started and not activated."""
+        ...

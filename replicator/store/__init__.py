@@ -1,0 +1,1 @@
+"""The secondary's replica files."""
