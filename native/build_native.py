@@ -1,0 +1,53 @@
+"""Builds `replicator._native`. The headers are the one description of the C interface: their declarations are what
+cffi gets, so a header is written without macros that cffi cannot read (it drops preprocessor lines only)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from cffi import FFI
+
+NATIVE = Path(__file__).resolve().parent
+ROOT = NATIVE.parent
+#: One concern a header; a later one may use the types of an earlier one.
+HEADERS = ("bitmap.h",)
+SOURCES = ("bitmap.c",)
+CFLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden"]
+
+
+def read_declarations(header: str) -> str:
+    """The header without its preprocessor lines."""
+    lines = (NATIVE / header).read_text().splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
+def make_builder(prefix: str = "native/") -> FFI:
+    """A builder whose sources are named relative to the project root, as setuptools wants them."""
+    builder = FFI()
+    for header in HEADERS:
+        builder.cdef(read_declarations(header))
+    builder.set_source(
+        "replicator._native",
+        "".join(f'#include "{header}"\n' for header in HEADERS),
+        sources=[prefix + source for source in SOURCES],
+        include_dirs=[prefix.rstrip("/")],
+        depends=[prefix + header for header in HEADERS],
+        extra_compile_args=CFLAGS,
+    )
+    return builder
+
+
+ffibuilder = make_builder()
+
+
+def main() -> None:
+    """Build in a scratch folder and put the module beside the package, for use without an installation."""
+    with tempfile.TemporaryDirectory() as scratch:
+        built = make_builder(f"{NATIVE}/").compile(tmpdir=scratch)
+        shutil.copy(built, ROOT / "replicator" / Path(built).name)
+
+
+if __name__ == "__main__":
+    main()

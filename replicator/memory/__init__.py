@@ -1,0 +1,1 @@
+"""Guest memory: dirty bitmap, page copies and dirty trackers over the native core."""
