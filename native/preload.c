@@ -2,7 +2,6 @@
  * whoever listens on the unix socket named by REPLICATOR_UFFD_SOCKET, then is gone: children of the
  * guest inherit neither variable. Whatever fails, the guest starts as if this file were not there;
  * the other side then sees no connection, or one without an fd. */
- * the other side then sees no connection, or one without an fd. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
