@@ -1,0 +1,1 @@
+"""Who may run a guest: one record and one lease a guest, behind one interface."""

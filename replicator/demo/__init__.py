@@ -1,0 +1,1 @@
+"""The demonstration: namespaces, a checkable client, the timeline and its verdict."""
