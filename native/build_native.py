@@ -1,5 +1,6 @@
-"""Builds `replicator._native`. The headers are the one description of the C interface: their declarations are what
-cffi gets, so a header is written without macros that cffi cannot read (it drops preprocessor lines only)."""
+"""Builds `replicator._native`. The headers are the one description of the C interface: their declarations
+are what cffi gets, so a header is written without macros that cffi cannot read (it drops preprocessor lines
+only)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from cffi import FFI
 NATIVE = Path(__file__).resolve().parent
 ROOT = NATIVE.parent
 #: One concern a header; a later one may use the types of an earlier one.
-HEADERS = ("bitmap.h",)
-SOURCES = ("bitmap.c",)
+HEADERS = ("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h")
+SOURCES = ("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c")
 CFLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
 

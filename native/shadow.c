@@ -1,0 +1,60 @@
+#include "shadow.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define PAGE_BYTES UINT64_C(4096)
+
+struct rp_shadow {
+    struct rp_ram *ram;
+    uint8_t *copy;
+    uint64_t pages;
+};
+
+int rp_shadow_create(struct rp_ram *ram, struct rp_shadow **shadow_ret)
+{
+    struct rp_shadow *shadow = calloc(1, sizeof(*shadow));
+    if (shadow == NULL)
+        return -ENOMEM;
+    shadow->ram = ram;
+    shadow->pages = rp_layout_file_pages(rp_ram_layout(ram));
+    void *copy = mmap(NULL, shadow->pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (copy == MAP_FAILED) {
+        int code = -errno;
+        free(shadow);
+        return code;
+    }
+    shadow->copy = copy;
+    *shadow_ret = shadow;
+    return 0;
+}
+
+void rp_shadow_destroy(struct rp_shadow *shadow)
+{
+    if (shadow == NULL)
+        return;
+    munmap(shadow->copy, shadow->pages * PAGE_BYTES);
+    free(shadow);
+}
+
+int rp_shadow_scan(struct rp_shadow *shadow, struct rp_bitmap *bitmap, uint64_t *pages_ret)
+{
+    const struct rp_layout *layout = rp_ram_layout(shadow->ram);
+    uint64_t found = 0;
+    for (uint64_t page = 0; page < shadow->pages; page++) {
+        const uint8_t *now = rp_ram_base(shadow->ram) + page * PAGE_BYTES;
+        uint8_t *then = shadow->copy + page * PAGE_BYTES;
+        if (memcmp(now, then, PAGE_BYTES) == 0)
+            continue;
+        int code = rp_layout_mark(layout, page, 1, bitmap);
+        if (code != 0)
+            return code;
+        memcpy(then, now, PAGE_BYTES);
+        found++;
+    }
+    *pages_ret = found;
+    return 0;
+}
