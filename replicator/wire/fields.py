@@ -1,0 +1,173 @@
+"""Checks of the fields of our own messages, and how a checked map becomes a frozen dataclass.
+
+A field is annotated with its type and its check: `epoch: Annotated[int, integer(1, INT_MAX)]`. A check returns the
+value in the form that the field keeps (arrays become tuples) or raises `Unfit`, whose text the codec turns into a
+WireError that names the message. A dataclass may add `problem() -> str` for what concerns several fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, get_origin, get_type_hints
+
+
+class Unfit(Exception):
+    """A value that its field does not allow; becomes a WireError that names the message."""
+
+
+Check = Callable[[object], object]
+
+_CHECKS: dict[type[Any], dict[str, Check]] = {}
+
+
+def integer(low: int, high: int) -> Check:
+    def check(value: object) -> int:
+        if type(value) is not int:
+            raise Unfit(f"must be an integer, not {type(value).__name__}")
+        if not low <= value <= high:
+            raise Unfit(f"{value} is not in {low}..{high}")
+        return value
+
+    return check
+
+
+def text(chars_max: int, pattern: str = "") -> Check:
+    def check(value: object) -> str:
+        if type(value) is not str:
+            raise Unfit(f"must be text, not {type(value).__name__}")
+        if len(value) > chars_max:
+            raise Unfit(f"{len(value)} characters are more than {chars_max}")
+        if pattern and not re.fullmatch(pattern, value):
+            raise Unfit(f"{value!r} does not match {pattern}")
+        return value
+
+    return check
+
+
+def prose(chars_max: int) -> Check:
+    """Text for people, such as an error's: cut and made printable instead of refused, in both directions."""
+
+    def check(value: object) -> str:
+        if type(value) is not str:
+            raise Unfit(f"must be text, not {type(value).__name__}")
+        return "".join(one if one.isprintable() else " " for one in value[:chars_max])
+
+    return check
+
+
+def octets(size: int) -> Check:
+    def check(value: object) -> bytes:
+        if type(value) is not bytes:
+            raise Unfit(f"must be bytes, not {type(value).__name__}")
+        if len(value) != size:
+            raise Unfit(f"{len(value)} bytes instead of {size}")
+        return value
+
+    return check
+
+
+def flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise Unfit(f"must be a boolean, not {type(value).__name__}")
+    return value
+
+
+def sequence(item: Check, count_max: int) -> Check:
+    def check(value: object) -> tuple[object, ...]:
+        if not isinstance(value, list | tuple):
+            raise Unfit(f"must be an array, not {type(value).__name__}")
+        if len(value) > count_max:
+            raise Unfit(f"{len(value)} items are more than {count_max}")
+        return tuple(item(one) for one in value)
+
+    return check
+
+
+def row(*items: Check) -> Check:
+    """An array of exactly these items."""
+
+    def check(value: object) -> tuple[object, ...]:
+        if not isinstance(value, list | tuple) or len(value) != len(items):
+            raise Unfit(f"must be an array of {len(items)}")
+        return tuple(item(one) for item, one in zip(items, value, strict=True))
+
+    return check
+
+
+def nested(cls: type[Any]) -> Check:
+    """A map with the fields of another dataclass, which the field then holds."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, dict):
+            raise Unfit(f"must be a map, not {type(value).__name__}")
+        return build(cls, value)
+
+    return check
+
+
+def build(cls: type[Any], found: dict[str, Any]) -> Any:
+    """The dataclass made of exactly these fields, each checked; Unfit names the first that is not in order."""
+    message = cls(**_checked_fields(cls, found))
+    problem = message.problem() if hasattr(message, "problem") else ""
+    if problem:
+        raise Unfit(problem)
+    return message
+
+
+def _checked_fields(cls: type[Any], found: dict[str, Any]) -> dict[str, Any]:
+    checks = checks_of(cls)
+    if found.keys() != checks.keys():
+        foreign = sorted(map(brief, found.keys() - checks.keys()))
+        missing = sorted(map(brief, checks.keys() - found.keys()))
+        raise Unfit(
+            f"fields foreign: {', '.join(foreign) or 'none'}; missing: {', '.join(missing) or 'none'}"
+        )
+    values = {}
+    for name, check in checks.items():
+        try:
+            values[name] = check(found[name])
+        except Unfit as unfit:
+            raise Unfit(f"field {name}: {unfit}") from unfit
+    return values
+
+
+def checks_of(cls: type[Any]) -> dict[str, Check]:
+    """The check of each field of a dataclass, in order."""
+    if cls not in _CHECKS:
+        hints = get_type_hints(cls, include_extras=True)
+        _CHECKS[cls] = {one.name: _check_in(hints[one.name]) for one in fields(cls)}
+    return _CHECKS[cls]
+
+
+def _check_in(hint: Any) -> Check:
+    if get_origin(hint) is not Annotated:
+        raise TypeError(f"a field of type {hint} has no check")
+    check: Check = hint.__metadata__[0]
+    return check
+
+
+def as_map(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name; nested dataclasses become maps too."""
+    found = {name: getattr(record, name) for name in checks_of(type(record))}
+    return {name: as_map(it) if is_dataclass(it) else it for name, it in found.items()}
+
+
+def map_once(pairs: Iterable[tuple[object, object]]) -> dict[object, object]:
+    """A msgpack map without repeated keys (for `object_pairs_hook`)."""
+    found: dict[object, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Unfit(f"key {brief(key)} stands twice")
+        found[key] = value
+    return found
+
+
+def brief(value: object) -> str:
+    """A foreign value for a message to the operator: printable and short, whatever the peer sent."""
+    if isinstance(value, str | bytes):
+        value = value[:60]
+    elif not isinstance(value, int | None):
+        return type(value).__name__
+    return ascii(value)[:80]

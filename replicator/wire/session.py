@@ -1,0 +1,402 @@
+"""Our own messages between the two daemons: msgpack maps, one kind a frozen dataclass.
+
+A message is one map: "kind" names the dataclass, every other key is one of its fields, all of them and no more.
+Both directions check the same bounds: `encode` raises LocalWireError, `decode` RemoteWireError, each naming the
+message and the field. Any bytes given to `decode` give a message or a RemoteWireError, nothing else.
+
+A bulk message is a header (one of these) and a payload; so is InputFrames on the control channel. `payload_bytes`
+says how long the payload must be. `channel_of` says where a kind may travel: whatever arrives elsewhere is refused.
+
+HelloReply never changes its form, and of a Hello only `kind` and `protocol_version` are read before the rest is
+trusted: so two versions can tell each other that they do not match (OtherVersion). This file does not know what
+carries the messages nor what they lead to.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, Final, get_args
+
+import msgpack
+
+from replicator.errors import LocalWireError, RemoteWireError
+from replicator.limits import (
+    EPOCHS_IN_FLIGHT_MAX,
+    FRAME_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PART_BYTES_MAX,
+    PFN_MAX,
+)
+from replicator.units import PAGE_SIZE
+from replicator.wire.fields import (
+    Unfit,
+    as_map,
+    brief,
+    build,
+    flag,
+    integer,
+    map_once,
+    nested,
+    octets,
+    prose,
+    row,
+    sequence,
+    text,
+)
+
+PROTOCOL_VERSION: Final = 1
+
+NODE_CHARS_MAX: Final = 64
+TEXT_CHARS_MAX: Final = 1024
+SEGMENTS_MAX: Final = 64
+DISKS_MAX: Final = 64
+NICS_MAX: Final = 32
+#: Frames in one InputFrames; 5 bytes a length at most, so the header stays below MESSAGE_BYTES_MAX.
+FRAMES_MAX: Final = 4096
+INT_MAX: Final = (1 << 63) - 1
+
+
+class Channel(Enum):
+    """Where a message travels. The channels have no order among each other."""
+
+    BULK = "bulk"
+    CONTROL = "control"
+    HEARTBEAT = "heartbeat"
+
+
+class OtherVersion(RemoteWireError):
+    """The peer speaks another version of this protocol. `peer_version` is the one it named."""
+
+    def __init__(self, peer_version: int) -> None:
+        super().__init__(
+            f"the peer speaks protocol version {peer_version}, this side {PROTOCOL_VERSION}",
+            record="hello",
+            hint="install the same release of replicator on both hosts",
+        )
+        self.peer_version = peer_version
+
+
+_COUNT = integer(0, INT_MAX)
+_POSITIVE = integer(1, INT_MAX)
+_SLUG = r"[a-z][a-z0-9-]{0,39}"
+
+Count = Annotated[int, _COUNT]
+Positive = Annotated[int, _POSITIVE]
+Flag = Annotated[bool, flag]
+#: Printable, so that it can go to logs and terminals as it is.
+Node = Annotated[str, text(NODE_CHARS_MAX, r"[A-Za-z0-9][A-Za-z0-9._-]*")]
+#: For people: errors and reasons.
+Prose = Annotated[str, prose(TEXT_CHARS_MAX)]
+#: A reason that machines compare; new ones may come without a new protocol version.
+Code = Annotated[str, text(40, _SLUG)]
+OptionalCode = Annotated[str, text(40, rf"({_SLUG})?")]
+#: Random, drawn by the primary for each sync: parts of an older one are recognised and dropped.
+SessionId = Annotated[bytes, octets(16)]
+#: xxh3_128 of an epoch's payloads in order.
+Digest = Annotated[bytes, octets(16)]
+PartBytes = Annotated[int, integer(1, PART_BYTES_MAX)]
+
+NO_SESSION: Final = bytes(16)
+NO_DIGEST: Final = bytes(16)
+
+
+class Refusal:
+    """Codes of HelloReply.refusal."""
+
+    WRONG_GUEST: Final = "wrong-guest"
+    WRONG_VERSION: Final = "wrong-version"
+    WRONG_RAM: Final = "wrong-ram"
+    WRONG_LAYOUT: Final = "wrong-layout"
+    WRONG_MACHINE: Final = "wrong-machine"
+    WRONG_DISK: Final = "wrong-disk"
+    WRONG_NIC: Final = "wrong-nic"
+    STALE_TERM: Final = "stale-term"
+    BUSY: Final = "busy"
+    NOT_SECONDARY: Final = "not-secondary"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRecord:
+    """The guest's identity as it travels in Hello; same fields as the identity that guest adapters report."""
+
+    name: Annotated[str, text(255)]
+    uuid: Annotated[str, text(64, r"[0-9a-fA-F-]*")]
+    ram_bytes: Annotated[int, integer(PAGE_SIZE, PFN_MAX * PAGE_SIZE)]
+    #: (first_pfn, file_page, pages), ascending.
+    layout: Annotated[
+        tuple[tuple[int, int, int], ...],
+        sequence(row(integer(0, PFN_MAX), integer(0, PFN_MAX), integer(1, PFN_MAX)), SEGMENTS_MAX),
+    ]
+    machine: Annotated[str, text(TEXT_CHARS_MAX)]
+    #: (name, fingerprint of the content) of each read-only disk.
+    disks: Annotated[tuple[tuple[str, str], ...], sequence(row(text(255), text(255)), DISKS_MAX)] = ()
+    macs: Annotated[tuple[str, ...], sequence(text(17, r"([0-9a-f]{2}:){5}[0-9a-f]{2}"), NICS_MAX)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Primary -> secondary: first message of a connection. Asks where the replica stands."""
+
+    protocol_version: Positive
+    node: Node
+    guest: Annotated[GuestRecord, nested(GuestRecord)]
+    term: Count
+    #: The session that the primary would like to go on with, or a new one.
+    session: SessionId
+    epochs_in_flight: Annotated[int, integer(1, EPOCHS_IN_FLIGHT_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class HelloReply:
+    """Secondary -> primary. When accepted: its newest committed epoch and of which session and term that is."""
+
+    node: Node
+    accepted: Flag
+    #: A code of `Refusal` exactly when not accepted.
+    refusal: OptionalCode
+    detail: Prose
+    term: Count
+    #: Session of the committed epoch; NO_SESSION when there is none.
+    session: SessionId
+    #: 0 when the replica is empty or must not be trusted.
+    committed_epoch: Count
+    digest: Digest
+
+    def problem(self) -> str:
+        if self.accepted == bool(self.refusal):
+            return f"accepted={self.accepted} with refusal {self.refusal!r}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegin:
+    """Opens an epoch. Parts follow on the same channel, then EpochEnd or EpochDiscard."""
+
+    session: SessionId
+    term: Count
+    epoch: Positive
+    #: The epoch carries all RAM: it starts a sync and does not build on an older epoch.
+    first_of_sync: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPart:
+    """Header of one payload. Indexes count from 0 in each epoch."""
+
+    session: SessionId
+    epoch: Positive
+    index: Count
+    payload_bytes: PartBytes
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnd:
+    """The epoch is whole: commit it if count, bytes and digest agree."""
+
+    session: SessionId
+    epoch: Positive
+    parts: Positive
+    payload_bytes: Positive
+    digest: Digest
+    #: Last input frame that the checkpoint contains; 0 when none came yet.
+    input_seq: Count
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDiscard:
+    """The primary gave the epoch up in mid-sending; its pages come again in a later one."""
+
+    session: SessionId
+    epoch: Positive
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Secondary -> primary: the epoch is committed and on stable ground. Sent after the commit, never before."""
+
+    session: SessionId
+    epoch: Positive
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Secondary -> primary: the epoch could not be committed; the replica stands at the epoch before."""
+
+    session: SessionId
+    epoch: Count
+    code: Code
+    detail: Prose
+
+
+@dataclass(frozen=True, slots=True)
+class InputFrames:
+    """Primary -> secondary: frames on their way to the guest. The payload is the frames joined in order."""
+
+    session: SessionId
+    #: Number of the first frame; the others count on. 1 is the first of a session.
+    first_seq: Positive
+    lengths: Annotated[tuple[int, ...], sequence(integer(1, FRAME_BYTES_MAX), FRAMES_MAX)]
+
+    def problem(self) -> str:
+        if not 0 < sum(self.lengths) <= PART_BYTES_MAX:
+            return f"{sum(self.lengths)} bytes of frames are not in 1..{PART_BYTES_MAX}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class StandDown:
+    """Primary -> secondary: the pair ends here; never promote."""
+
+    term: Count
+    reason: Prose
+
+
+@dataclass(frozen=True, slots=True)
+class StandDownReply:
+    """Secondary -> primary: it will not promote in this term."""
+
+    node: Node
+    term: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Both ways, by a thread of its own: that the host lives, and how its epoch loop fares."""
+
+    node: Node
+    role: Annotated[str, text(40, _SLUG)]
+    term: Count
+    #: Grows by one a beat since the thread started.
+    seq: Positive
+    #: Newest epoch committed (secondary) or acknowledged (primary).
+    epoch: Count
+    #: Since the epoch loop last took a step.
+    progress_age_ns: Count
+    #: Age of the oldest frame held back; 0 when none is.
+    held_ns: Count
+
+
+Message = (
+    Hello
+    | HelloReply
+    | EpochBegin
+    | EpochPart
+    | EpochEnd
+    | EpochDiscard
+    | Ack
+    | Abort
+    | InputFrames
+    | StandDown
+    | StandDownReply
+    | Heartbeat
+)
+
+_CLASSES: Final[tuple[type[Any], ...]] = get_args(Message)
+
+
+def _kind_name(cls: type[Any]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+_KIND_OF: Final = {cls: _kind_name(cls) for cls in _CLASSES}
+_CLASS_OF: Final = {kind: cls for cls, kind in _KIND_OF.items()}
+_BULK: Final = frozenset({EpochBegin, EpochPart, EpochEnd, EpochDiscard})
+
+
+def kind_of(message: Message) -> str:
+    """The name that the message has on the wire and in logs, e.g. "epoch-part"."""
+    return _KIND_OF[type(message)]
+
+
+def channel_of(message: Message) -> Channel:
+    """The only channel on which this kind may travel."""
+    if type(message) in _BULK:
+        return Channel.BULK
+    return Channel.HEARTBEAT if type(message) is Heartbeat else Channel.CONTROL
+
+
+def payload_bytes(message: Message) -> int | None:
+    """Size of the payload that must come with the message; None when there must be none."""
+    if isinstance(message, EpochPart):
+        return message.payload_bytes
+    if isinstance(message, InputFrames):
+        return sum(message.lengths)
+    return None
+
+
+def check_payload(message: Message, size: int | None) -> None:
+    """Raise RemoteWireError unless a payload of `size` bytes (None: no payload) belongs to the message."""
+    wanted = payload_bytes(message)
+    if wanted != size:
+        raise RemoteWireError(
+            f"payload of {_say_size(size)} where {_say_size(wanted)} must come", record=kind_of(message)
+        )
+
+
+def split_frames(message: InputFrames, payload: memoryview) -> list[memoryview]:
+    """The frames of a payload that `check_payload` accepted, in order, pointing into it."""
+    frames = []
+    start = 0
+    for length in message.lengths:
+        frames.append(payload[start : start + length])
+        start += length
+    return frames
+
+
+def encode(message: Message) -> bytes:
+    """The message's bytes. LocalWireError when a field is out of its range or the whole too large."""
+    kind = kind_of(message)
+    try:
+        checked = build(type(message), as_map(message))
+        data: bytes = msgpack.packb({"kind": kind} | as_map(checked), use_bin_type=True)
+    except Unfit as unfit:
+        raise LocalWireError(str(unfit), record=kind) from unfit
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise LocalWireError(f"{len(data)} bytes are more than {MESSAGE_BYTES_MAX}", record=kind)
+    return data
+
+
+def decode(data: bytes | memoryview, channel: Channel | None = None) -> Message:
+    """The message in `data`. RemoteWireError for anything else, also for a kind that is foreign to `channel`."""
+    found = _unpack(data)
+    name = found.pop("kind", None)
+    cls = _CLASS_OF.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise RemoteWireError(f"unknown kind of message {brief(name)}")
+    if cls is Hello:
+        _check_version(found.get("protocol_version"))
+    try:
+        message: Message = build(cls, found)
+    except Unfit as unfit:
+        raise RemoteWireError(str(unfit), record=_KIND_OF[cls]) from unfit
+    if channel is not None and channel_of(message) is not channel:
+        raise RemoteWireError(f"does not belong on the {channel.value} channel", record=_KIND_OF[cls])
+    return message
+
+
+def _check_version(version: object) -> None:
+    if type(version) is int and version != PROTOCOL_VERSION:
+        raise OtherVersion(version)
+
+
+def _unpack(data: bytes | memoryview) -> dict[str, object]:
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise RemoteWireError(f"message of {len(data)} bytes is larger than {MESSAGE_BYTES_MAX}")
+    try:
+        found = msgpack.unpackb(data, raw=False, strict_map_key=True, object_pairs_hook=map_once)
+    except (ValueError, msgpack.UnpackException, msgpack.StackError) as error:
+        raise RemoteWireError(
+            f"not a msgpack message: {brief(str(error) or type(error).__name__)}"
+        ) from error
+    except Unfit as unfit:
+        raise RemoteWireError(str(unfit)) from unfit
+    if not isinstance(found, dict):
+        raise RemoteWireError(f"a message must be a map, not {type(found).__name__}")
+    return found
+
+
+def _say_size(size: int | None) -> str:
+    return "no bytes" if size is None else f"{size} bytes"
