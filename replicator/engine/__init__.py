@@ -1,0 +1,1 @@
+"""Pure machines: they take events and return effects, and know no clock, socket or thread."""
