@@ -1,0 +1,251 @@
+"""What a machine asks of its runner. Imperative, nothing but data; executed in the order given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from replicator.units import Epoch
+
+
+class Effect:
+    """Base of all effects."""
+
+
+class Timer(Enum):
+    """Timers are one each: arming one again moves it."""
+
+    EPOCH = "epoch"
+    ACK = "ack"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTimer(Effect):
+    timer: Timer
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer(Effect):
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Greet(Effect):
+    """Send a hello that offers `session`."""
+
+    session: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect(Effect):
+    """Drop the connection with all that is queued on it, and connect anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEpoch(Effect):
+    epoch: Epoch
+    base: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLive(Effect):
+    """Scan, then copy and send what is owed while the guest runs."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class PauseGuest(Effect):
+    """Hold inputs, stop the guest, read its socket empty, mark the output barrier, scan.
+
+    With `hold` output is held from the barrier on."""
+
+    epoch: Epoch
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPages(Effect):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDeviceState(Effect):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeGuest(Effect):
+    """Check the lease, run the guest, let its inputs go on."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class SendEpoch(Effect):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonEpoch(Effect):
+    """Send no more of the open epoch; its pages are owed again."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class SettleOwed(Effect):
+    """Pages of all epochs up to this one are with the secondary."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class OweAgain(Effect):
+    """Pages of all epochs that were not acked go into the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OweAll(Effect):
+    """The next epoch carries every page."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOutput(Effect):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class PassOutput(Effect):
+    """Release all that is held and hold nothing more. Only under a grant to go alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAlone(Effect):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class LiftBar(Effect):
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeGuest(Effect):
+    """Pause the guest outside an epoch: the lease has lapsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThawGuest(Effect):
+    """Resume a frozen guest, if the lease is live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fence(Effect):
+    """Discard held output and end the guest: another side has it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandDown(Effect):
+    """Record at the arbiter that the protection ends. With `hand_over` the replica may take over at once;
+    otherwise the secondary is told never to promote."""
+
+    reason: str
+    hand_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndGuest(Effect):
+    """Shut the guest down (politely when `graceful`) and end this side."""
+
+    graceful: bool
+
+
+# Secondary's.
+
+
+@dataclass(frozen=True, slots=True)
+class Accept(Effect):
+    session: bytes
+    committed: Epoch
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse(Effect):
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardReplica(Effect):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeginStore(Effect):
+    term: int
+    epoch: Epoch
+    session: bytes
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StorePart(Effect):
+    epoch: Epoch
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEpoch(Effect):
+    epoch: Epoch
+    parts: int
+    size: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AbortStore(Effect):
+    """Throw the open epoch away."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendAck(Effect):
+    session: bytes
+    epoch: Epoch
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendAbort(Effect):
+    session: bytes
+    epoch: Epoch
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrimInputs(Effect):
+    """Inputs up to this number are part of the committed epoch."""
+
+    input_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver(Effect):
+    """Ask the arbiter for the guest. With `force` as the operator."""
+
+    session: bytes
+    epoch: Epoch
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ActivateGuest(Effect):
+    """Load the device state, check the lease, run, announce, replay inputs."""
+
+    epoch: Epoch

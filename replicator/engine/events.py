@@ -1,0 +1,281 @@
+"""What may happen to a side of the pair. Past tense, nothing but data; the runner makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replicator.units import Epoch
+
+
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp(Event):
+    """The peer can be reached; nothing is agreed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost(Event):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSilent(Event):
+    """No heartbeat for the configured number of intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAccepted(Event):
+    """The secondary's answer to our hello: what it holds of `session`. `committed` is 0 when it holds nothing."""
+
+    session: bytes
+    committed: Epoch
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused(Event):
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDue(Event):
+    """The epoch timer fired, or the output hold is filling up."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCopied(Event):
+    """One round of copying while the guest runs is over; it copied `pages`."""
+
+    epoch: Epoch
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPaused(Event):
+    """The guest stands still, its output up to here is marked as that of `epoch`."""
+
+    epoch: Epoch
+    dirty_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PagesCopied(Event):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStateSaved(Event):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class GuestResumed(Event):
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeDenied(Event):
+    """The lease ended before the guest could be resumed; it stays paused."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed(Event):
+    """A step of an epoch (pause, copy, save) failed at the guest."""
+
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSealed(Event):
+    """All parts of the epoch are with the link; its end follows with this digest."""
+
+    epoch: Epoch
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EpochAcked(Event):
+    session: bytes
+    epoch: Epoch
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRefused(Event):
+    """The secondary could not commit."""
+
+    epoch: Epoch
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AckOverdue(Event):
+    """The oldest unacked epoch has waited for longer than the patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class AloneGranted(Event):
+    """The arbiter has barred every replica: this side may speak alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarLifted(Event):
+    """The arbiter has named the secondary's replica as the one to promote."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArbiterFailed(Event):
+    """A request to the arbiter has no known outcome."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue(Event):
+    """Time to repeat the pending request to the arbiter."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLapsed(Event):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRegained(Event):
+    """The same term is held again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken(Event):
+    """Another side holds a newer term. Final."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEnded(Event):
+    """Powered off or panicked (`died` false), or its process died without being asked to."""
+
+    reason: str
+    died: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrdered(Event):
+    """The operator ends the protection. The guest runs on unprotected, or is shut down."""
+
+    shut_down: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StandDownSettled(Event):
+    """The arbiter has recorded the end; nobody may promote any more."""
+
+
+# Secondary's.
+
+
+@dataclass(frozen=True, slots=True)
+class HelloReceived(Event):
+    """A primary greets. `mismatch` says in which respect its guest is not ours, "" if it is."""
+
+    session: bytes
+    term: int
+    mismatch: str
+    may_discard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegun(Event):
+    """`base` is the epoch this one builds upon, 0 for a full synchronisation."""
+
+    session: bytes
+    term: int
+    epoch: Epoch
+    base: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class PartReceived(Event):
+    session: bytes
+    epoch: Epoch
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnded(Event):
+    session: bytes
+    epoch: Epoch
+    parts: int
+    size: int
+    digest: bytes
+    input_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCommitted(Event):
+    epoch: Epoch
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFailed(Event):
+    """The store refused the open epoch. The last committed one is whole."""
+
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSpoke(Event):
+    """Heartbeats arrive (again)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoodDown(Event):
+    """The primary ended the protection: never promote."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteOrdered(Event):
+    """The operator wants this side to take over."""
+
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverGranted(Event):
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverPostponed(Event):
+    """The primary's lease is still live, or the arbiter did not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverRefused(Event):
+    """The arbiter's record forbids it until there is a new synchronisation."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuestActivated(Event):
+    """The standby runs from the committed epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationFailed(Event):
+    reason: str

@@ -1,0 +1,361 @@
+"""Primary side of a pair: session with the secondary, the bar at the arbiter, and what output may do.
+
+Bar (what the arbiter says of the replica):
+    BARRED --first ack--> LIFTING --BarLifted--> LIFTED --secondary lost--> BARRING --AloneGranted--> BARRED
+
+Rules: 1. Output passes freely only while BARRED, and not from the barrier of the first epoch on whose ack would lift
+the bar. 2. Otherwise output is released by acks alone. 3. A request to the arbiter whose outcome is unknown is
+repeated; until it is known the stricter of both outcomes holds. 4. A full synchronisation destroys the replica, so it
+starts only while BARRED. 5. Who lost the guest to another term is FENCED for good.
+This file does not know what carries messages, which guest runs, or how the arbiter works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from replicator.engine import effects as fx
+from replicator.engine import events as ev
+from replicator.engine.effects import Effect, Timer
+from replicator.engine.pipeline import EpochPipeline, PipelineSettings
+from replicator.units import NS_PER_MS, NS_PER_S, Epoch
+
+RETRY_ARBITER_NS = 100 * NS_PER_MS
+
+
+class Link(Enum):
+    DOWN = "down"
+    GREETING = "greeting"
+    READY = "ready"
+
+
+class Bar(Enum):
+    BARRED = "barred"
+    LIFTING = "lifting"
+    LIFTED = "lifted"
+    BARRING = "barring"
+
+
+class Life(Enum):
+    RUNNING = "running"
+    #: The lease has lapsed; mute and paused until it is back.
+    FROZEN = "frozen"
+    #: The operator ended the protection, the guest runs on.
+    UNPROTECTED = "unprotected"
+    STOPPING = "stopping"
+    FENCED = "fenced"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class PrimarySettings:
+    pipeline: PipelineSettings
+    #: 8 bytes that no other start of a primary of this guest has.
+    seed: bytes
+    #: How long a closed epoch may wait for its ack before the secondary counts as lost.
+    ack_patience_ns: int = NS_PER_S
+    #: Without an arbiter only an operator grants to go alone, or a secondary that says it holds nothing.
+    has_arbiter: bool = True
+
+
+class PrimaryMachine:
+    """`handle(event, now_ns)` returns the effects of one event. Starts alone and barred."""
+
+    def __init__(self, settings: PrimarySettings) -> None:
+        self._settings = settings
+        self.pipeline = EpochPipeline(settings.pipeline)
+        self.link = Link.DOWN
+        self.bar = Bar.BARRED
+        self.life = Life.RUNNING
+        #: Why protection is not what was asked for, "" if it is.
+        self.trouble = ""
+        self.peer_silent = False
+        self.acked = Epoch(0)
+        self._session_number = 0
+        #: Digests of epochs that were sealed and may be what the secondary holds.
+        self._digests: dict[Epoch, bytes] = {}
+        self._passing = True
+        #: Base of the epochs that start when the bar is down and the lease live.
+        self._waiting_for: Epoch | None = None
+        self._stop_shuts_down = False
+        self._handlers: dict[type[ev.Event], Callable[[Any, int], list[Effect]]] = {
+            ev.LinkUp: self._on_link_up,
+            ev.LinkLost: self._on_link_lost,
+            ev.PeerSilent: self._on_peer_silent,
+            ev.PeerSpoke: self._on_peer_spoke,
+            ev.PeerAccepted: self._on_peer_accepted,
+            ev.PeerRefused: self._on_peer_refused,
+            ev.EpochDue: lambda _, now: self.pipeline.handle_due(now) if self.life is Life.RUNNING else [],
+            ev.LiveCopied: lambda event, _: self.pipeline.handle_live_copied(event),
+            ev.GuestPaused: self._on_guest_paused,
+            ev.PagesCopied: lambda event, _: self.pipeline.handle_copied(event),
+            ev.DeviceStateSaved: lambda event, _: self.pipeline.handle_saved(event),
+            ev.GuestResumed: self._on_guest_resumed,
+            ev.ResumeDenied: lambda _, __: [],
+            ev.StepFailed: self._on_step_failed,
+            ev.EpochSealed: self._on_epoch_sealed,
+            ev.EpochAcked: self._on_epoch_acked,
+            ev.EpochRefused: self._on_epoch_refused,
+            ev.AckOverdue: self._on_ack_overdue,
+            ev.AloneGranted: self._on_alone_granted,
+            ev.BarLifted: self._on_bar_lifted,
+            ev.ArbiterFailed: self._on_arbiter_failed,
+            ev.RetryDue: self._on_retry_due,
+            ev.LeaseLapsed: self._on_lease_lapsed,
+            ev.LeaseRegained: self._on_lease_regained,
+            ev.LeaseTaken: self._on_lease_taken,
+            ev.GuestEnded: self._on_guest_ended,
+            ev.StopOrdered: self._on_stop_ordered,
+            ev.StandDownSettled: self._on_stand_down_settled,
+        }
+
+    @property
+    def session(self) -> bytes:
+        """Names one synchronisation and the epochs after it."""
+        return self._settings.seed + self._session_number.to_bytes(8, "little")
+
+    @property
+    def passing(self) -> bool:
+        """Whether output leaves at once, under the arbiter's bar."""
+        return self._passing
+
+    @property
+    def over(self) -> bool:
+        return self.life in (Life.FENCED, Life.ENDED)
+
+    def handle(self, event: ev.Event, now_ns: int) -> list[Effect]:
+        if self.over:
+            return []
+        return self._handlers[type(event)](event, now_ns)
+
+    # Link and session.
+
+    def _on_link_up(self, _: ev.LinkUp, now_ns: int) -> list[Effect]:
+        if self.life in (Life.UNPROTECTED, Life.STOPPING):
+            return []
+        dropped = self._drop_link("", now_ns) if self.link is Link.READY else []
+        self.link = Link.GREETING
+        return [*dropped, fx.Greet(self.session)]
+
+    def _on_link_lost(self, event: ev.LinkLost, now_ns: int) -> list[Effect]:
+        return self._drop_link(event.reason, now_ns)
+
+    def _on_peer_silent(self, _: ev.PeerSilent, now_ns: int) -> list[Effect]:
+        self.peer_silent = True
+        return [*self._drop_link("the secondary is silent", now_ns), *self._go_alone(), fx.Reconnect()]
+
+    def _on_peer_spoke(self, _: ev.PeerSpoke, __: int) -> list[Effect]:
+        self.peer_silent = False
+        return []
+
+    def _on_ack_overdue(self, _: ev.AckOverdue, now_ns: int) -> list[Effect]:
+        if self.link is Link.READY and not self.pipeline.in_flight:
+            return []
+        dropped = self._drop_link("the secondary confirms no epoch", now_ns)
+        return [*dropped, *self._go_alone(), fx.Reconnect()]
+
+    def _drop_link(self, reason: str, now_ns: int) -> list[Effect]:
+        if reason:
+            self.trouble = reason
+        if self.link is Link.DOWN:
+            return []
+        self.link, self._waiting_for = Link.DOWN, None
+        effects = self.pipeline.stop()
+        if self.bar is Bar.BARRED:
+            return [*effects, *self._pass_output()]
+        return [*effects, fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns)]
+
+    def _on_peer_refused(self, event: ev.PeerRefused, now_ns: int) -> list[Effect]:
+        effects = self._drop_link(f"refused by the secondary: {event.detail}", now_ns)
+        if event.code == "stale-term":
+            return [*effects, *self._fence(event.detail)]
+        return effects
+
+    def _on_peer_accepted(self, event: ev.PeerAccepted, now_ns: int) -> list[Effect]:
+        if self.link is not Link.GREETING or event.session != self.session:
+            return []
+        if event.committed == 0:
+            return self._synchronise(now_ns)
+        if self._digests.get(event.committed) != event.digest:
+            # It holds something of this session that we never sealed: only a new session is safe.
+            self._session_number += 1
+            return [fx.Greet(self.session)]
+        effects = self._settle(event.committed, now_ns) if event.committed > self.acked else []
+        return [*effects, fx.OweAgain(), *self._begin(event.committed, now_ns)]
+
+    def _synchronise(self, now_ns: int) -> list[Effect]:
+        """The secondary holds nothing: everything is owed. Waits for the bar where there was a replica."""
+        self._digests.clear()
+        if self.bar in (Bar.LIFTED, Bar.LIFTING) and not self._settings.has_arbiter:
+            # Nobody else may promote, and the only one who could has said that he cannot.
+            self.bar = Bar.BARRED
+        if self.bar is Bar.BARRED:
+            passed = self._pass_output()
+            return [*passed, fx.OweAll(), *self._begin(Epoch(0), now_ns)]
+        self._waiting_for = Epoch(0)
+        return [fx.OweAll(), *self._go_alone()]
+
+    def _begin(self, base: Epoch, now_ns: int) -> list[Effect]:
+        self.link, self.trouble = Link.READY, ""
+        self.pipeline.hold = True
+        cancel: list[Effect] = [fx.CancelTimer(Timer.ACK)]
+        if self.life is not Life.RUNNING:
+            self._waiting_for = base
+            return cancel
+        return [*cancel, *self.pipeline.start(base, now_ns)]
+
+    # Epochs.
+
+    def _on_guest_paused(self, event: ev.GuestPaused, _: int) -> list[Effect]:
+        if self.pipeline.running and self.pipeline.hold:
+            self._passing = False
+        return self.pipeline.handle_paused(event)
+
+    def _on_guest_resumed(self, event: ev.GuestResumed, now_ns: int) -> list[Effect]:
+        was_flying = bool(self.pipeline.in_flight)
+        effects = self.pipeline.handle_resumed(event, now_ns)
+        if self.pipeline.in_flight and not was_flying:
+            effects.append(fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns))
+        if self.life is Life.FROZEN and not self.pipeline.guest_paused:
+            effects.append(fx.FreezeGuest())
+        return effects
+
+    def _on_step_failed(self, event: ev.StepFailed, now_ns: int) -> list[Effect]:
+        failed = self.pipeline.fail_step(event)
+        return [*failed, *self._drop_link(event.reason, now_ns), *self._go_alone(), fx.Reconnect()]
+
+    def _on_epoch_sealed(self, event: ev.EpochSealed, _: int) -> list[Effect]:
+        self._digests[event.epoch] = event.digest
+        return []
+
+    def _on_epoch_acked(self, event: ev.EpochAcked, now_ns: int) -> list[Effect]:
+        known = self._digests.get(event.epoch)
+        if event.session != self.session or event.epoch <= self.acked or self.link is not Link.READY:
+            return []
+        if known != event.digest:
+            return self._on_epoch_refused(ev.EpochRefused(event.epoch, "acked with another digest"), now_ns)
+        return self._settle(event.epoch, now_ns)
+
+    def _settle(self, epoch: Epoch, now_ns: int) -> list[Effect]:
+        self.acked = epoch
+        self._digests = {number: digest for number, digest in self._digests.items() if number >= epoch}
+        effects: list[Effect] = [fx.ReleaseOutput(epoch), fx.SettleOwed(epoch)]
+        if self.bar is Bar.BARRED and not self._passing:
+            self.bar = Bar.LIFTING
+            effects.append(fx.LiftBar(self.session, epoch))
+        self.pipeline.acked(epoch)
+        if self.life is Life.RUNNING:
+            effects += self.pipeline.handle_overdue(now_ns)
+        if self.pipeline.in_flight:
+            return [*effects, fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns)]
+        return [*effects, fx.CancelTimer(Timer.ACK)]
+
+    def _on_epoch_refused(self, event: ev.EpochRefused, now_ns: int) -> list[Effect]:
+        dropped = self._drop_link(f"epoch {event.epoch} not committed: {event.detail}", now_ns)
+        return [*dropped, *self._go_alone(), fx.Reconnect()]
+
+    # Bar and output.
+
+    def _go_alone(self) -> list[Effect]:
+        if self.bar in (Bar.BARRED, Bar.BARRING) or self.life in (Life.FENCED, Life.ENDED):
+            return []
+        self.bar = Bar.BARRING
+        return [fx.RequestAlone()]
+
+    def _pass_output(self) -> list[Effect]:
+        if self._passing:
+            return []
+        self._passing = True
+        return [fx.PassOutput()]
+
+    def _on_alone_granted(self, _: ev.AloneGranted, now_ns: int) -> list[Effect]:
+        self.bar = Bar.BARRED
+        effects: list[Effect] = [fx.CancelTimer(Timer.RETRY), fx.CancelTimer(Timer.ACK)]
+        if self.link is not Link.READY:
+            effects += self._pass_output()
+        if self._waiting_for is not None and self.link is Link.GREETING:
+            base, self._waiting_for = self._waiting_for, None
+            effects += self._begin(base, now_ns)
+        return effects
+
+    def _on_bar_lifted(self, _: ev.BarLifted, __: int) -> list[Effect]:
+        if self.bar is Bar.LIFTING:
+            self.bar = Bar.LIFTED
+        return [fx.CancelTimer(Timer.RETRY)]
+
+    def _on_arbiter_failed(self, event: ev.ArbiterFailed, now_ns: int) -> list[Effect]:
+        self.trouble = event.reason
+        if self.bar is Bar.BARRING and not self._settings.has_arbiter:
+            # Only the operator can grant it; output stays held until then.
+            return []
+        if self.bar in (Bar.LIFTING, Bar.BARRING) or self.life is Life.STOPPING:
+            return [fx.ArmTimer(Timer.RETRY, now_ns + RETRY_ARBITER_NS)]
+        return []
+
+    def _on_retry_due(self, _: ev.RetryDue, __: int) -> list[Effect]:
+        if self.life is Life.STOPPING:
+            return [fx.StandDown(self.trouble, hand_over=False)]
+        if self.bar is Bar.BARRING:
+            return [fx.RequestAlone()]
+        if self.bar is Bar.LIFTING and self.acked:
+            return [fx.LiftBar(self.session, self.acked)]
+        return []
+
+    # Lease.
+
+    def _on_lease_lapsed(self, event: ev.LeaseLapsed, _: int) -> list[Effect]:
+        if self.life is Life.STOPPING:
+            # The end could not be recorded: what is held stays unsaid.
+            self.life = Life.ENDED
+            return [fx.EndGuest(graceful=False)]
+        if self.life is not Life.RUNNING:
+            return []
+        self.life, self.trouble = Life.FROZEN, event.reason
+        return [] if self.pipeline.guest_paused else [fx.FreezeGuest()]
+
+    def _on_lease_regained(self, _: ev.LeaseRegained, now_ns: int) -> list[Effect]:
+        if self.life is not Life.FROZEN:
+            return []
+        self.life, self.trouble = Life.RUNNING, ""
+        if self.pipeline.guest_paused:
+            return self.pipeline.retry_resume()
+        effects: list[Effect] = [fx.ThawGuest()]
+        if self._waiting_for is not None and self.link is Link.READY:
+            base, self._waiting_for = self._waiting_for, None
+            return [*effects, *self.pipeline.start(base, now_ns)]
+        return [*effects, *self.pipeline.handle_due(now_ns)]
+
+    def _on_lease_taken(self, event: ev.LeaseTaken, _: int) -> list[Effect]:
+        return self._fence(event.reason)
+
+    def _fence(self, reason: str) -> list[Effect]:
+        self.life, self.trouble, self._passing = Life.FENCED, reason, False
+        return [fx.Fence(reason)]
+
+    # Ends.
+
+    def _on_guest_ended(self, event: ev.GuestEnded, _: int) -> list[Effect]:
+        self.trouble = event.reason
+        if event.died and self.bar is Bar.LIFTED:
+            self.life = Life.ENDED
+            return [fx.StandDown(event.reason, hand_over=True), fx.EndGuest(graceful=False)]
+        self.life = Life.STOPPING
+        self._stop_shuts_down = True
+        return [fx.StandDown(event.reason, hand_over=False)]
+
+    def _on_stop_ordered(self, event: ev.StopOrdered, _: int) -> list[Effect]:
+        self.life, self._stop_shuts_down = Life.STOPPING, event.shut_down
+        return [*self.pipeline.stop(), fx.StandDown("stopped by the operator", hand_over=False)]
+
+    def _on_stand_down_settled(self, _: ev.StandDownSettled, __: int) -> list[Effect]:
+        """Nobody may promote any more: what the guest said last may leave."""
+        self.bar, self.link = Bar.BARRED, Link.DOWN
+        passed = self._pass_output()
+        if self._stop_shuts_down:
+            self.life = Life.ENDED
+            return [*passed, fx.EndGuest(graceful=True)]
+        self.life = Life.UNPROTECTED
+        return passed

@@ -1,0 +1,242 @@
+"""Secondary side of a pair: takes epochs into the store, and takes the guest over when the arbiter grants it.
+
+    EMPTY --full epoch committed--> WHOLE --PeerSilent--> ASKING --TakeOverGranted--> PROMOTING --> PROMOTED
+    any --HelloReceived of another session--> EMPTY          ASKING --TakeOverRefused--> WHOLE, barred
+
+Rules: 1. Only a WHOLE replica asks for the guest. 2. An ack is sent after the commit, never before. 3. An epoch counts
+only if its session is the agreed one and its base is what was committed last. 4. A primary that did not say whose
+successor it is may not make us throw a promotable replica away. 5. Who stood down never promotes by itself.
+This file does not know what carries messages, how the store keeps its promises, or which guest waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from replicator.engine import effects as fx
+from replicator.engine import events as ev
+from replicator.engine.effects import Effect, Timer
+from replicator.units import NS_PER_MS, Epoch
+
+RETRY_TAKE_OVER_NS = 10 * NS_PER_MS
+NO_EPOCH = Epoch(0)
+
+
+class Replica(Enum):
+    EMPTY = "empty"
+    WHOLE = "whole"
+
+
+class Life(Enum):
+    FOLLOWING = "following"
+    ASKING = "asking"
+    PROMOTING = "promoting"
+    PROMOTED = "promoted"
+    STOOD_DOWN = "stood down"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the store had at start: the newest whole epoch, or nothing."""
+
+    session: bytes = b""
+    term: int = 0
+    epoch: Epoch = NO_EPOCH
+    digest: bytes = b""
+
+
+class SecondaryMachine:
+    """`handle(event, now_ns)` returns the effects of one event."""
+
+    def __init__(self, holding: Holding, *, has_arbiter: bool = True) -> None:
+        self._has_arbiter = has_arbiter
+        self.session, self.term = holding.session, holding.term
+        self.committed, self.digest = holding.epoch, holding.digest
+        self.life = Life.FOLLOWING
+        #: Why this side would not or could not take over, "" if it could.
+        self.trouble = "" if holding.epoch else "no epoch was committed yet"
+        self.primary_alive = False
+        #: The arbiter refused this replica; only a new epoch changes that.
+        self.barred = False
+        self._open: Epoch | None = None
+        self._next_part = 0
+        self._input_seq = 0
+        self._handlers: dict[type[ev.Event], Callable[[Any, int], list[Effect]]] = {
+            ev.HelloReceived: self._on_hello,
+            ev.EpochBegun: self._on_begun,
+            ev.PartReceived: self._on_part,
+            ev.EpochEnded: self._on_ended,
+            ev.EpochCommitted: self._on_committed,
+            ev.EpochFailed: self._on_failed,
+            ev.LinkLost: self._on_link_lost,
+            ev.PeerSilent: self._on_peer_silent,
+            ev.PeerSpoke: self._on_peer_spoke,
+            ev.StoodDown: self._on_stood_down,
+            ev.PromoteOrdered: self._on_promote_ordered,
+            ev.RetryDue: self._on_retry_due,
+            ev.TakeOverGranted: self._on_granted,
+            ev.TakeOverPostponed: self._on_postponed,
+            ev.TakeOverRefused: self._on_refused,
+            ev.GuestActivated: self._on_activated,
+            ev.ActivationFailed: self._on_activation_failed,
+        }
+
+    @property
+    def replica(self) -> Replica:
+        return Replica.WHOLE if self.committed else Replica.EMPTY
+
+    @property
+    def receiving(self) -> Epoch | None:
+        """The epoch that is arriving."""
+        return self._open
+
+    def handle(self, event: ev.Event, now_ns: int) -> list[Effect]:
+        if self.life in (Life.PROMOTING, Life.PROMOTED, Life.FAILED) and not isinstance(
+            event, ev.GuestActivated | ev.ActivationFailed
+        ):
+            return self._turn_away(event)
+        return self._handlers[type(event)](event, now_ns)
+
+    def _turn_away(self, event: ev.Event) -> list[Effect]:
+        if isinstance(event, ev.HelloReceived):
+            return [fx.Refuse("stale-term", f"this side took the guest over in term {self.term}")]
+        return []
+
+    # Session.
+
+    def _on_hello(self, event: ev.HelloReceived, _: int) -> list[Effect]:
+        if event.mismatch:
+            return [fx.Refuse("wrong-guest", event.mismatch)]
+        if event.term < self.term:
+            return [
+                fx.Refuse("stale-term", f"term {event.term} is over, this side knows of term {self.term}")
+            ]
+        effects = self._abort_open()
+        if event.session != self.session:
+            if self.committed and event.term != self.term and not event.may_discard:
+                return [*effects, fx.Refuse("has-replica", self._describe_replica())]
+            effects += self._discard("a new synchronisation begins")
+            self.session = event.session
+        self.term = event.term
+        self.life, self.primary_alive = Life.FOLLOWING, True
+        return [*effects, fx.CancelTimer(Timer.RETRY), fx.Accept(self.session, self.committed, self.digest)]
+
+    def _describe_replica(self) -> str:
+        return f"a promotable replica of term {self.term}, epoch {self.committed} would be lost"
+
+    def _discard(self, reason: str) -> list[Effect]:
+        self.committed, self.digest, self.trouble = Epoch(0), b"", reason
+        return [fx.DiscardReplica(reason)]
+
+    def _on_link_lost(self, _: ev.LinkLost, __: int) -> list[Effect]:
+        return self._abort_open()
+
+    def _abort_open(self) -> list[Effect]:
+        if self._open is None:
+            return []
+        self._open = None
+        return [fx.AbortStore()]
+
+    # Epochs.
+
+    def _on_begun(self, event: ev.EpochBegun, _: int) -> list[Effect]:
+        if event.session != self.session or event.term != self.term or self.life is not Life.FOLLOWING:
+            return []
+        effects = self._abort_open()
+        if event.base != self.committed or event.epoch <= self.committed:
+            detail = f"it builds upon epoch {event.base}, this side holds epoch {self.committed}"
+            return [*effects, fx.SendAbort(self.session, event.epoch, detail)]
+        self._open, self._next_part = event.epoch, 0
+        return [*effects, fx.BeginStore(self.term, event.epoch, self.session, full=event.base == 0)]
+
+    def _on_part(self, event: ev.PartReceived, _: int) -> list[Effect]:
+        if event.session != self.session or event.epoch != self._open:
+            return []
+        if event.index != self._next_part:
+            return self._give_up(f"part {event.index} came where part {self._next_part} was due")
+        self._next_part += 1
+        return [fx.StorePart(event.epoch, event.index)]
+
+    def _on_ended(self, event: ev.EpochEnded, _: int) -> list[Effect]:
+        if event.session != self.session or event.epoch != self._open:
+            return []
+        self._input_seq = event.input_seq
+        return [fx.CommitEpoch(event.epoch, event.parts, event.size, event.digest)]
+
+    def _on_committed(self, event: ev.EpochCommitted, _: int) -> list[Effect]:
+        self._open = None
+        self.committed, self.digest = event.epoch, event.digest
+        self.trouble, self.barred = "", False
+        return [fx.SendAck(self.session, event.epoch, event.digest), fx.TrimInputs(self._input_seq)]
+
+    def _on_failed(self, event: ev.EpochFailed, _: int) -> list[Effect]:
+        if event.epoch != self._open:
+            return []
+        return self._give_up(event.reason)
+
+    def _give_up(self, reason: str) -> list[Effect]:
+        epoch, self._open = self._open, None
+        if epoch is None:
+            return []
+        self.trouble = reason if not self.committed else self.trouble
+        return [fx.AbortStore(), fx.SendAbort(self.session, epoch, reason)]
+
+    # Taking over.
+
+    def _on_peer_silent(self, _: ev.PeerSilent, __: int) -> list[Effect]:
+        self.primary_alive = False
+        if not self._has_arbiter or self.life is not Life.FOLLOWING or not self.committed or self.barred:
+            return self._abort_open()
+        return [*self._abort_open(), *self._ask(force=False)]
+
+    def _ask(self, *, force: bool) -> list[Effect]:
+        self.life = Life.ASKING
+        return [fx.TakeOver(self.session, self.committed, force)]
+
+    def _on_peer_spoke(self, _: ev.PeerSpoke, __: int) -> list[Effect]:
+        self.primary_alive = True
+        if self.life is not Life.ASKING:
+            return []
+        self.life = Life.FOLLOWING
+        return [fx.CancelTimer(Timer.RETRY)]
+
+    def _on_retry_due(self, _: ev.RetryDue, __: int) -> list[Effect]:
+        return self._ask(force=False) if self.life is Life.ASKING and self.committed else []
+
+    def _on_granted(self, event: ev.TakeOverGranted, _: int) -> list[Effect]:
+        """Whatever was heard meanwhile, the guest is ours now: the other side is mute."""
+        self.term, self.life = event.term, Life.PROMOTING
+        return [*self._abort_open(), fx.CancelTimer(Timer.RETRY), fx.ActivateGuest(self.committed)]
+
+    def _on_postponed(self, event: ev.TakeOverPostponed, now_ns: int) -> list[Effect]:
+        if self.life is not Life.ASKING:
+            return []
+        self.trouble = event.reason
+        return [fx.ArmTimer(Timer.RETRY, now_ns + RETRY_TAKE_OVER_NS)]
+
+    def _on_refused(self, event: ev.TakeOverRefused, _: int) -> list[Effect]:
+        if self.life is Life.ASKING:
+            self.life = Life.FOLLOWING
+        self.trouble, self.barred = event.reason, True
+        return []
+
+    def _on_promote_ordered(self, event: ev.PromoteOrdered, _: int) -> list[Effect]:
+        if not self.committed or (self.primary_alive and not event.force):
+            return []
+        return [*self._abort_open(), *self._ask(force=True)]
+
+    def _on_stood_down(self, event: ev.StoodDown, _: int) -> list[Effect]:
+        self.life = Life.STOOD_DOWN
+        return [*self._abort_open(), *self._discard(event.reason)]
+
+    def _on_activated(self, _: ev.GuestActivated, __: int) -> list[Effect]:
+        self.life, self.trouble = Life.PROMOTED, ""
+        return []
+
+    def _on_activation_failed(self, event: ev.ActivationFailed, _: int) -> list[Effect]:
+        self.life, self.trouble = Life.FAILED, event.reason
+        return []

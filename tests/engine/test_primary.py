@@ -1,0 +1,292 @@
+"""The primary machine, scene by scene."""
+
+from __future__ import annotations
+
+import pytest
+from playbook import checkpoint, commit, connect, digest_of, kinds, make_primary, protect
+
+from replicator.engine import effects as fx
+from replicator.engine import events as ev
+from replicator.engine.pipeline import Step
+from replicator.engine.primary import Bar, Life, Link
+from replicator.errors import InvariantError
+
+
+def test_starts_alone_and_passes_output():
+    play = make_primary()
+    assert play.machine.passing
+    assert play.machine.bar is Bar.BARRED
+
+
+def test_full_synchronisation_copies_live_before_it_pauses():
+    play = make_primary()
+    assert connect(play)[-1] == fx.CopyLive(1)
+    assert play(ev.LiveCopied(1, 60_000)) == [fx.CopyLive(1)]
+    assert play(ev.LiveCopied(1, 100)) == [fx.PauseGuest(1, hold=True)]
+
+
+def test_first_connection_owes_every_page():
+    effects = connect(make_primary())
+    assert effects == [
+        fx.OweAll(),
+        fx.CancelTimer(fx.Timer.ACK),
+        fx.OpenEpoch(1, 0),
+        fx.CopyLive(1),
+    ]
+
+
+def test_live_rounds_are_bounded():
+    play = make_primary(pipeline={"live_rounds_max": 3})
+    connect(play)
+    play(ev.LiveCopied(1, 60_000), ev.LiveCopied(1, 60_000))
+    assert play(ev.LiveCopied(1, 60_000)) == [fx.PauseGuest(1, hold=True)]
+
+
+def test_life_of_one_epoch_in_order():
+    play = make_primary()
+    protect(play)
+    assert play(ev.EpochDue()) == [fx.PauseGuest(2, hold=True)]
+    assert play(ev.GuestPaused(2, 300)) == [fx.OpenEpoch(2, 1), fx.CopyPages(2)]
+    assert play(ev.PagesCopied(2)) == [fx.SaveDeviceState(2)]
+    assert play(ev.DeviceStateSaved(2)) == [fx.ResumeGuest(2)]
+    effects = play(ev.GuestResumed(2))
+    assert effects[0] == fx.SendEpoch(2)
+    assert fx.ReleaseOutput(2) in commit(play, 2)
+
+
+def test_output_is_held_from_the_first_barrier_and_released_by_its_ack_only():
+    play = make_primary()
+    connect(play)
+    play(ev.LiveCopied(1, 10))
+    assert play.machine.passing
+    checkpoint(play, 1)
+    assert not play.machine.passing
+    effects = commit(play, 1)
+    assert effects[:3] == [fx.ReleaseOutput(1), fx.SettleOwed(1), fx.LiftBar(play.machine.session, 1)]
+    assert play.machine.bar is Bar.LIFTING
+
+
+def test_never_more_epochs_in_flight_than_configured():
+    play = make_primary()
+    protect(play)
+    for epoch in (2, 3):
+        assert play(ev.EpochDue()) == [fx.PauseGuest(epoch, hold=True)]
+        checkpoint(play, epoch)
+    assert play(ev.EpochDue()) == []
+    play(ev.EpochSealed(3, digest_of(3)))
+    assert fx.PauseGuest(4, hold=True) in commit(play, 2)
+
+
+def test_an_epoch_larger_than_staging_runs_on_and_is_copied_live():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue())
+    assert play(ev.GuestPaused(2, 60_000)) == [fx.AbandonEpoch(2), fx.ResumeGuest(2)]
+    assert play(ev.GuestResumed(2)) == [fx.OpenEpoch(3, 1), fx.CopyLive(3)]
+    play(ev.LiveCopied(3, 60_000))
+    play.machine.pipeline._rounds = 7
+    assert play(ev.LiveCopied(3, 60_000)) == [fx.PauseGuest(3, hold=True)]
+    assert play(ev.GuestPaused(3, 60_000)) == [fx.CopyPages(3)], "the second pause completes, however large"
+
+
+def test_silent_secondary_asks_for_the_grant_and_holds_until_it_comes():
+    play = make_primary()
+    protect(play)
+    effects = play(ev.PeerSilent())
+    assert fx.RequestAlone() in effects
+    assert fx.PassOutput() not in effects
+    assert not play.machine.passing
+    assert fx.PassOutput() in play(ev.AloneGranted())
+    assert play.machine.passing
+
+
+def test_unreachable_arbiter_keeps_output_held_and_asks_again():
+    play = make_primary()
+    protect(play)
+    play(ev.PeerSilent())
+    assert kinds(play(ev.ArbiterFailed("no answer"))) == [fx.ArmTimer]
+    assert play(ev.RetryDue()) == [fx.RequestAlone()]
+    assert not play.machine.passing
+
+
+def test_a_side_that_was_taken_over_is_fenced_for_good():
+    play = make_primary()
+    protect(play)
+    play(ev.PeerSilent())
+    assert play(ev.LeaseTaken("node b holds term 2")) == [fx.Fence("node b holds term 2")]
+    assert play(ev.AloneGranted()) == []
+    assert not play.machine.passing
+    assert play.machine.life is Life.FENCED
+
+
+def test_reconnect_resumes_from_the_committed_epoch():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue())
+    checkpoint(play, 2)
+    play(ev.EpochSealed(2, digest_of(2)), ev.LinkLost("reset"))
+    effects = connect(play, 1, digest_of(1))
+    assert effects == [fx.OweAgain(), fx.CancelTimer(fx.Timer.ACK), fx.OpenEpoch(3, 1), fx.CopyLive(3)]
+    assert not play.machine.passing
+
+
+def test_a_commit_whose_ack_was_lost_is_recognised():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue())
+    checkpoint(play, 2)
+    play(ev.EpochSealed(2, digest_of(2)), ev.LinkLost("reset"))
+    effects = connect(play, 2, digest_of(2))
+    assert fx.ReleaseOutput(2) in effects
+    assert fx.OpenEpoch(3, 2) in effects
+
+
+def test_an_unknown_digest_starts_a_new_session():
+    play = make_primary()
+    protect(play)
+    play(ev.LinkLost("reset"))
+    before = play.machine.session
+    effects = connect(play, 1, b"x" * 16)
+    assert effects == [fx.Greet(play.machine.session)]
+    assert play.machine.session != before
+
+
+def test_a_full_resync_waits_for_the_bar():
+    play = make_primary()
+    protect(play)
+    play(ev.LinkLost("reset"))
+    effects = connect(play, 0)
+    assert effects == [fx.OweAll(), fx.RequestAlone()]
+    effects = play(ev.AloneGranted())
+    assert fx.PassOutput() in effects
+    assert fx.CopyLive(2) in effects
+
+
+def test_link_lost_while_paused_resumes_the_guest():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 10))
+    assert fx.AbandonEpoch(2) in play(ev.LinkLost("reset"))
+    assert play(ev.PagesCopied(2)) == [fx.ResumeGuest(2)]
+    play(ev.GuestResumed(2))
+    assert play.machine.pipeline.step is Step.IDLE
+
+
+def test_reconnected_while_the_old_pause_goes_on_starts_after_it():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 10), ev.LinkLost("reset"))
+    connect(play, 1, digest_of(1))
+    play(ev.PagesCopied(2))
+    assert play(ev.GuestResumed(2)) == [fx.OpenEpoch(3, 1), fx.CopyLive(3)]
+
+
+def test_failed_step_resumes_the_guest_and_tells_why():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 10), ev.PagesCopied(2))
+    effects = play(ev.StepFailed(2, "QEMU refused to save"))
+    assert fx.ResumeGuest(2) in effects
+    assert fx.RequestAlone() in effects
+    assert play.machine.trouble == "QEMU refused to save"
+
+
+def test_lapsed_lease_freezes_and_the_regained_one_thaws():
+    play = make_primary()
+    protect(play)
+    assert play(ev.LeaseLapsed("arbiter gone")) == [fx.FreezeGuest()]
+    assert play(ev.EpochDue()) == []
+    assert play(ev.LeaseRegained())[0] == fx.ThawGuest()
+
+
+def test_lapsed_lease_in_a_pause_denies_the_resume_until_it_is_back():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 10), ev.LeaseLapsed("late"))
+    play(ev.PagesCopied(2), ev.DeviceStateSaved(2))
+    assert play(ev.ResumeDenied(2)) == []
+    assert play(ev.LeaseRegained()) == [fx.ResumeGuest(2)]
+
+
+def test_overdue_ack_drops_the_link_and_goes_alone():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue())
+    checkpoint(play, 2)
+    effects = play(ev.AckOverdue())
+    assert fx.RequestAlone() in effects
+    assert fx.Reconnect() in effects
+    assert play.machine.link is Link.DOWN
+
+
+@pytest.mark.parametrize(
+    "event",
+    [ev.EpochAcked(b"other-session...", 2, digest_of(2)), ev.EpochAcked(b"", 2, digest_of(2))],
+)
+def test_acks_of_another_session_release_nothing(event):
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue())
+    checkpoint(play, 2)
+    play(ev.EpochSealed(2, digest_of(2)))
+    assert play(event) == []
+
+
+def test_ack_with_a_wrong_digest_releases_nothing():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue())
+    checkpoint(play, 2)
+    play(ev.EpochSealed(2, digest_of(2)))
+    effects = play(ev.EpochAcked(play.machine.session, 2, b"z" * 16))
+    assert fx.ReleaseOutput not in kinds(effects)
+    assert fx.RequestAlone() in effects
+
+
+def test_power_off_says_its_last_words_only_when_nobody_may_promote():
+    play = make_primary()
+    protect(play)
+    assert play(ev.GuestEnded("powered off", died=False)) == [fx.StandDown("powered off", hand_over=False)]
+    assert play(ev.StandDownSettled()) == [fx.PassOutput(), fx.EndGuest(graceful=True)]
+
+
+def test_dead_qemu_hands_over_and_says_nothing_more():
+    play = make_primary()
+    protect(play)
+    effects = play(ev.GuestEnded("QEMU was killed", died=True))
+    assert effects == [fx.StandDown("QEMU was killed", hand_over=True), fx.EndGuest(graceful=False)]
+
+
+def test_stop_keeps_the_guest_running_unprotected():
+    play = make_primary()
+    protect(play)
+    effects = play(ev.StopOrdered(shut_down=False))
+    assert effects[-1] == fx.StandDown("stopped by the operator", hand_over=False)
+    assert play(ev.StandDownSettled()) == [fx.PassOutput()]
+    assert play.machine.life is Life.UNPROTECTED
+    assert play(ev.LinkUp()) == []
+
+
+def test_without_an_arbiter_only_the_operator_grants():
+    play = make_primary(has_arbiter=False)
+    protect(play)
+    assert fx.RequestAlone() in play(ev.PeerSilent())
+    assert play(ev.ArbiterFailed("no arbiter")) == []
+    assert not play.machine.passing
+    assert fx.PassOutput() in play(ev.AloneGranted())
+
+
+def test_without_an_arbiter_an_empty_secondary_is_a_grant_of_its_own():
+    play = make_primary(has_arbiter=False)
+    protect(play)
+    play(ev.LinkLost("restarted"))
+    effects = connect(play, 0)
+    assert fx.PassOutput() in effects
+    assert fx.CopyLive(2) in effects
+
+
+def test_a_report_out_of_order_is_our_own_bug():
+    play = make_primary()
+    protect(play)
+    with pytest.raises(InvariantError):
+        play(ev.PagesCopied(2))
