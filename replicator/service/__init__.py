@@ -1,0 +1,1 @@
+"""The daemon: configuration, wiring and the runners that execute what the machines decide."""
