@@ -1,0 +1,117 @@
+"""The one snapshot that every view of a daemon reads, and the state word in it.
+
+The word never claims more protection than there is: "protected" needs a committed epoch, a lifted bar, a live link
+and a secondary that is heard; what is missing is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from replicator.engine import primary, secondary
+from replicator.units import NS_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of the newest epochs. Milliseconds or counts, as the field says that holds it."""
+
+    p50: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochStats:
+    pause_ms: Percentiles = field(default_factory=Percentiles)
+    commit_ms: Percentiles = field(default_factory=Percentiles)
+    dirty_pages: Percentiles = field(default_factory=Percentiles)
+    epoch_bytes: Percentiles = field(default_factory=Percentiles)
+    epochs: int = 0
+    bytes_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of the initial copy."""
+
+    pages_done: int = 0
+    pages_total: int = 0
+
+    @property
+    def percent(self) -> int:
+        """99 at most: only the commit makes it whole."""
+        return min(99, 100 * self.pages_done // self.pages_total) if self.pages_total else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All an operator may ask. `state` is for people and alarms; the rest explains it."""
+
+    node: str
+    guest: str
+    role: str
+    state: str
+    term: int = 0
+    epoch: int = 0
+    committed: int = 0
+    reason: str = ""
+    held_frames: int = 0
+    held_bytes: int = 0
+    lost_frames: int = 0
+    lag_ms: float = 0.0
+    stats: EpochStats = field(default_factory=EpochStats)
+
+    def to_map(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def word_for_primary(machine: primary.PrimaryMachine, progress: Progress, lag_ns: int) -> str:
+    """The state word of the side whose guest runs."""
+    if machine.life is not primary.Life.RUNNING:
+        return _LIFE_WORDS[machine.life] + (f": {machine.trouble}" if machine.trouble else "")
+    if machine.bar is primary.Bar.LIFTED and machine.link is primary.Link.READY and not machine.peer_silent:
+        return f"protected lag {lag_ns // NS_PER_MS} ms"
+    if machine.link is primary.Link.READY:
+        return f"syncing {progress.percent} %"
+    if machine.bar is primary.Bar.BARRED:
+        return "active-alone" if machine.acked else "unprotected"
+    return f"degraded: {machine.trouble or 'the secondary is not connected'}"
+
+
+_LIFE_WORDS = {
+    primary.Life.FROZEN: "frozen",
+    primary.Life.UNPROTECTED: "unprotected",
+    primary.Life.STOPPING: "stopping",
+    primary.Life.FENCED: "fenced",
+    primary.Life.ENDED: "ended",
+}
+
+
+def word_for_secondary(machine: secondary.SecondaryMachine) -> str:
+    """The state word of the side that waits."""
+    if machine.life is secondary.Life.STOOD_DOWN:
+        return "stood down"
+    if machine.life is secondary.Life.FAILED:
+        return f"failed: {machine.trouble}"
+    if machine.life in (secondary.Life.PROMOTING, secondary.Life.PROMOTED):
+        return "promoting"
+    if not machine.committed:
+        return "standby, not promotable: " + (machine.trouble or "no epoch was committed yet")
+    if machine.barred:
+        return f"standby, not promotable: {machine.trouble}"
+    if machine.life is secondary.Life.ASKING:
+        return f"asking for the guest: {machine.trouble or 'the primary is silent'}"
+    if not machine.primary_alive:
+        return f"standby at epoch {machine.committed}, the primary is silent"
+    return f"standby at epoch {machine.committed}"
+
+
+def percentiles(values: list[float]) -> Percentiles:
+    """Nearest rank; zeros for an empty list."""
+    if not values:
+        return Percentiles()
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return Percentiles(ordered[round(0.5 * last)], ordered[round(0.99 * last)], ordered[-1])
