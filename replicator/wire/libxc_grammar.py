@@ -1,0 +1,217 @@
+"""Which libxc record may follow which, and which numbers fit those that came before.
+
+One instance accompanies one libxc stream, from its domain header on. `admit` judges a record by its type
+before its body is read, `accept` judges the decoded record and remembers what later ones depend on,
+`complete_round` judges what a CHECKPOINT or END concludes.
+
+Tolerant rules are those a Xen receiver keeps. Strict ones add the order of the specification:
+
+    X86_PV_INFO, policies | STATIC_DATA_END | P2M_FRAMES | PAGE_DATA, VERIFY | SHARED_INFO, VCPU_*, HVM_*
+
+with X86_TSC_INFO anywhere behind the static part. Later rounds of a checkpointed stream start at PAGE_DATA.
+Both orders of HVM_CONTEXT and HVM_PARAMS are right: the specification wants one, every Xen writes the other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from enum import IntEnum
+
+from replicator.limits import PFN_MAX
+from replicator.units import PAGE_SIZE
+from replicator.wire import layout
+from replicator.wire.layout import DomainType, LibxcType
+from replicator.wire.records import (
+    DomainHeader,
+    HvmContext,
+    LibxcRecord,
+    P2mFrames,
+    PageData,
+    Place,
+    PvInfo,
+    SharedInfo,
+    StaticDataEnd,
+    VcpuBasic,
+    VcpuExtended,
+    VcpuMsrs,
+    VcpuXsave,
+)
+
+#: Highest vcpu number a PV guest can have.
+VCPU_ID_MAX = 8191
+
+_VCPU_ONLY_PV = {
+    LibxcType.X86_PV_VCPU_BASIC,
+    LibxcType.X86_PV_VCPU_EXTENDED,
+    LibxcType.X86_PV_VCPU_XSAVE,
+    LibxcType.X86_PV_VCPU_MSRS,
+}
+_ONLY_PV = _VCPU_ONLY_PV | {LibxcType.X86_PV_INFO, LibxcType.X86_PV_P2M_FRAMES, LibxcType.SHARED_INFO}
+_ONLY_HVM = {LibxcType.HVM_CONTEXT, LibxcType.HVM_PARAMS}
+#: What only version 3 has.
+_ONLY_V3 = {LibxcType.STATIC_DATA_END, LibxcType.X86_CPUID_POLICY, LibxcType.X86_MSR_POLICY}
+#: What a recorded QEMU guest has no use for: its whole state is in EMULATOR_CONTEXT.
+_NOT_QEMU = _ONLY_HVM | {LibxcType.X86_TSC_INFO, LibxcType.X86_CPUID_POLICY, LibxcType.X86_MSR_POLICY}
+
+
+class _Part(IntEnum):
+    STATIC = 0
+    STATIC_END = 1
+    P2M = 2
+    PAGES = 3
+    TAIL = 4
+
+
+_PARTS: dict[int, _Part] = {
+    LibxcType.X86_PV_INFO: _Part.STATIC,
+    LibxcType.X86_CPUID_POLICY: _Part.STATIC,
+    LibxcType.X86_MSR_POLICY: _Part.STATIC,
+    LibxcType.STATIC_DATA_END: _Part.STATIC_END,
+    LibxcType.X86_PV_P2M_FRAMES: _Part.P2M,
+    LibxcType.PAGE_DATA: _Part.PAGES,
+    LibxcType.VERIFY: _Part.PAGES,
+    LibxcType.SHARED_INFO: _Part.TAIL,
+    **dict.fromkeys(_VCPU_ONLY_PV | _ONLY_HVM, _Part.TAIL),
+}
+
+
+class LibxcGrammar:
+    """The rules of one libxc stream, for one guest."""
+
+    def __init__(self, version: int, domain: DomainHeader, *, strict: bool) -> None:
+        self._version = version
+        self._domain = domain
+        self._strict = strict
+        self._part = _Part.STATIC
+        self._static_done = False
+        self._pv_info: PvInfo | None = None
+        #: Highest pfn of a PV guest, from X86_PV_P2M_FRAMES; -1 before the first.
+        self._max_pfn = -1
+        # Whether a state was seen: in this round when strict, else anywhere in the stream.
+        self._has_vcpu0 = False
+        self._has_shared_info = False
+        self._has_hvm_context = False
+
+    # From the record's type
+
+    def admit(self, record_type: int, place: Place) -> None:
+        """Raise RecordOrder when a record of this type may not stand here."""
+        if record_type == LibxcType.CHECKPOINT_DIRTY_PFN_LIST:
+            raise place.order("belongs on the back channel, not in the stream")
+        self._admit_guest_kind(record_type, place)
+        if record_type == LibxcType.X86_PV_INFO and self._pv_info is not None:
+            raise place.order("second one in the stream")
+        if record_type == LibxcType.STATIC_DATA_END and self._static_done:
+            raise place.order("the static data ended before")
+        if record_type in (LibxcType.X86_PV_P2M_FRAMES, LibxcType.PAGE_DATA) and self._version >= 3:
+            self._admit_after_static_end(place)
+        if record_type in (LibxcType.X86_PV_P2M_FRAMES, LibxcType.SHARED_INFO) and self._pv_info is None:
+            raise place.order("no X86_PV_INFO came before")
+        if record_type == LibxcType.PAGE_DATA and self._is_pv and self._max_pfn < 0:
+            raise place.order("no X86_PV_P2M_FRAMES came before")
+        if self._strict:
+            self._admit_strictly(record_type, place)
+
+    def _admit_after_static_end(self, place: Place) -> None:
+        if not self._static_done:
+            raise place.order("no STATIC_DATA_END came before")
+
+    def _admit_guest_kind(self, record_type: int, place: Place) -> None:
+        if record_type in (_ONLY_HVM if self._is_pv else _ONLY_PV):
+            raise place.order(f"a guest of type {self._domain.type.name} has no such record")
+
+    def _admit_strictly(self, record_type: int, place: Place) -> None:
+        if self._version < 3 and record_type in _ONLY_V3:
+            raise place.order("does not exist in version 2")
+        if self._domain.is_qemu_recording and record_type in _NOT_QEMU:
+            raise place.order("a recorded QEMU guest has no such record")
+        if record_type in _VCPU_ONLY_PV and self._pv_info is None:
+            raise place.order("no X86_PV_INFO came before")
+        part = _PARTS.get(record_type, self._part)
+        if part < self._part:
+            raise place.order(f"too late: the stream has reached its {self._part.name} part")
+        if self._version >= 3 and (part > _Part.STATIC_END or record_type == LibxcType.X86_TSC_INFO):
+            self._admit_after_static_end(place)
+
+    # From the decoded record
+
+    def accept(self, record: LibxcRecord, place: Place) -> None:
+        """Check numbers against what came before, then remember what later records depend on."""
+        match record:
+            case PageData():
+                self._accept_pages(record, place)
+            case P2mFrames():
+                self._accept_p2m_frames(record, place)
+            case VcpuBasic() | VcpuExtended() | VcpuXsave() | VcpuMsrs():
+                self._accept_vcpu(record, place)
+            case PvInfo():
+                self._pv_info = record
+            case StaticDataEnd():
+                self._static_done = True
+            case SharedInfo():
+                self._has_shared_info = True
+            case HvmContext():
+                self._has_hvm_context = True
+        part = _PARTS.get(record.TYPE) if hasattr(record, "TYPE") else None
+        if part is not None:
+            self._part = part
+
+    def _accept_pages(self, record: PageData, place: Place) -> None:
+        # Version 2 has no STATIC_DATA_END: the first of these records implies it.
+        self._static_done = True
+        highest = max(record.pfns)
+        limit = self._max_pfn if self._is_pv else PFN_MAX
+        if highest > limit:
+            raise place.bad(f"pfn {highest:#x}, the highest possible is {limit:#x}")
+        if self._strict and not self._is_pv and layout.has_page_tables(layout.u64_bytes(record.entries)):
+            raise place.bad("page tables, which only a PV guest sends")
+        if self._strict and self._domain.is_qemu_recording and not _all_plain(record.entries):
+            raise place.bad("a page without data, which no recording of a QEMU guest has")
+
+    def _accept_p2m_frames(self, record: P2mFrames, place: Place) -> None:
+        self._static_done = True
+        if self._pv_info is None:  # admit refused this
+            return
+        frames_per_page = PAGE_SIZE // self._pv_info.guest_width
+        expected = record.end_pfn // frames_per_page - record.start_pfn // frames_per_page + 1
+        if len(record.frames) != expected:
+            raise place.bad(f"{len(record.frames)} frames instead of {expected}")
+        if record.end_pfn > PFN_MAX:
+            raise place.bad(f"end pfn {record.end_pfn:#x}, the highest possible is {PFN_MAX:#x}")
+        self._max_pfn = max(self._max_pfn, record.end_pfn)
+
+    def _accept_vcpu(self, record: VcpuBasic | VcpuExtended | VcpuXsave | VcpuMsrs, place: Place) -> None:
+        if record.vcpu_id > VCPU_ID_MAX:
+            raise place.bad(f"vcpu {record.vcpu_id}, the highest possible is {VCPU_ID_MAX}")
+        if not isinstance(record, VcpuBasic) or not record.blob:
+            return
+        if self._pv_info is not None:
+            expected = layout.VCPU_CONTEXT_BYTES[self._pv_info.guest_width]
+            if len(record.blob) != expected:
+                raise place.bad(f"context of {len(record.blob)} bytes instead of {expected}")
+        if record.vcpu_id == 0:
+            self._has_vcpu0 = True
+
+    # At CHECKPOINT and END
+
+    def complete_round(self, place: Place) -> None:
+        """Raise RecordOrder unless the state that CHECKPOINT or END (at `place`) concludes is whole."""
+        if self._strict and self._version >= 3:
+            self._admit_after_static_end(place)
+        if self._is_pv and not self._has_vcpu0:
+            raise place.order("no X86_PV_VCPU_BASIC of vcpu 0 came before")
+        if self._is_pv and self._strict and not self._has_shared_info:
+            raise place.order("no SHARED_INFO came before")
+        if not self._is_pv and not self._has_hvm_context and not self._domain.is_qemu_recording:
+            raise place.order("no HVM_CONTEXT came before")
+        if self._strict:
+            self._has_vcpu0 = self._has_shared_info = self._has_hvm_context = False
+            self._part = _Part.PAGES
+
+    @property
+    def _is_pv(self) -> bool:
+        return self._domain.type is DomainType.PV
+
+
+def _all_plain(entries: array[int]) -> bool:
+    return max(entries) <= layout.ENTRY_PFN_MASK

@@ -1,0 +1,362 @@
+"""What a stream says, as frozen dataclasses: one class for each header and each record of libxc and libxl.
+
+A record holds the fields that carry meaning. Reserved fields and padding are not kept: they are written as
+zero and ignored when read (the strict mode of the decoder reports them). Large lists of numbers are
+`array('Q')`, so that the memory of a record stays near the size of its bytes; treat them as read-only.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from replicator.errors import BadRecord, RecordOrder, RecordTooLarge
+from replicator.wire import layout
+from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
+
+#: `DomainHeader.xen_minor` of a recorded QEMU guest, with xen_major 0: the letters "QEMU".
+QEMU_RECORDING_MINOR = 0x51454D55
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the stream we are, for the errors: offset of the record's header and the record's name."""
+
+    offset: int
+    name: str
+
+    def bad(self, message: str) -> BadRecord:
+        return BadRecord(message, offset=self.offset, record=self.name)
+
+    def order(self, message: str) -> RecordOrder:
+        return RecordOrder(message, offset=self.offset, record=self.name)
+
+    def too_large(self, message: str) -> RecordTooLarge:
+        return RecordTooLarge(message, offset=self.offset, record=self.name)
+
+
+# Headers
+
+
+@dataclass(frozen=True, slots=True)
+class LibxlHeader:
+    """Starts a libxl stream."""
+
+    NAME: ClassVar[str] = "libxl header"
+    #: True when the stream was made from a legacy one by a converter.
+    converted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Starts a libxc stream."""
+
+    NAME: ClassVar[str] = "image header"
+    version: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DomainHeader:
+    """Follows the image header. xen_major 0 means that no Xen wrote the stream."""
+
+    NAME: ClassVar[str] = "domain header"
+    type: DomainType
+    xen_major: int
+    xen_minor: int
+
+    @property
+    def is_qemu_recording(self) -> bool:
+        """Whether this is a recorded session of a QEMU guest, whose state is all in EMULATOR_CONTEXT."""
+        return self.xen_major == 0 and self.xen_minor == QEMU_RECORDING_MINOR
+
+
+Header = LibxlHeader | ImageHeader | DomainHeader
+
+
+# libxc records
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Last record of a libxc stream."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.END
+
+
+@dataclass(frozen=True, slots=True)
+class PageData:
+    """Guest pages. `entries` are raw (type and pfn); `pages` has 4096 bytes for each entry whose type has
+    data."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.PAGE_DATA
+    entries: array[int]
+    pages: bytes
+
+    @property
+    def pfns(self) -> array[int]:
+        """The pfn of each entry, types cut off."""
+        if max(self.entries, default=0) <= layout.ENTRY_PFN_MASK:
+            return self.entries
+        return layout.mask_entries(layout.u64_bytes(self.entries), layout.ENTRY_PFN_MASK)
+
+
+@dataclass(frozen=True, slots=True)
+class PvInfo:
+    """Word size of a PV guest in bytes and the levels of its page tables."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_PV_INFO
+    guest_width: int
+    pt_levels: int
+
+
+@dataclass(frozen=True, slots=True)
+class P2mFrames:
+    """The pfns of the frames that hold the guest's p2m list, for the pfns from start_pfn to end_pfn
+    (inclusive)."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_PV_P2M_FRAMES
+    start_pfn: int
+    end_pfn: int
+    frames: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuBasic:
+    """vcpu_guest_context of one vcpu; an empty blob means nothing."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_PV_VCPU_BASIC
+    vcpu_id: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuExtended:
+    """Extended context of one vcpu."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_PV_VCPU_EXTENDED
+    vcpu_id: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuXsave:
+    """xsave area of one vcpu."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_PV_VCPU_XSAVE
+    vcpu_id: int
+    blob: bytes
+
+
+class VcpuMsr(NamedTuple):
+    msr: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuMsrs:
+    """MSRs of one vcpu."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_PV_VCPU_MSRS
+    vcpu_id: int
+    msrs: tuple[VcpuMsr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedInfo:
+    """The shared info page of a PV guest."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.SHARED_INFO
+    page: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TscInfo:
+    """How the guest sees its time stamp counter."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_TSC_INFO
+    mode: int
+    khz: int
+    nsec: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class HvmContext:
+    """The hypervisor's state of an HVM guest, opaque."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.HVM_CONTEXT
+    blob: bytes
+
+
+class HvmParam(NamedTuple):
+    param: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class HvmParams:
+    """HVM parameters."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.HVM_PARAMS
+    params: tuple[HvmParam, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """From here on PAGE_DATA is compared, not stored (a debugging aid)."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.VERIFY
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """All records before it are one consistent state; libxl records follow up to CHECKPOINT_END."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.CHECKPOINT
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyPfnList:
+    """Pfns the secondary's guest has written, unordered; travels on the back channel only."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.CHECKPOINT_DIRTY_PFN_LIST
+    pfns: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticDataEnd:
+    """The static part of the stream is over (version 3)."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.STATIC_DATA_END
+
+
+class CpuidLeaf(NamedTuple):
+    #: subleaf 0xffffffff means that the leaf has none.
+    leaf: int
+    subleaf: int
+    a: int
+    b: int
+    c: int
+    d: int
+
+
+@dataclass(frozen=True, slots=True)
+class CpuidPolicy:
+    """CPUID leaves the guest may see."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_CPUID_POLICY
+    leaves: tuple[CpuidLeaf, ...]
+
+
+class MsrPolicyEntry(NamedTuple):
+    msr: int
+    flags: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class MsrPolicy:
+    """MSR policy of the guest."""
+
+    TYPE: ClassVar[LibxcType] = LibxcType.X86_MSR_POLICY
+    entries: tuple[MsrPolicyEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalRecord:
+    """A libxc record of unknown type that a reader may skip (bit 31 of `record_type` is set)."""
+
+    record_type: int
+    body: bytes
+
+
+LibxcRecord = (
+    End
+    | PageData
+    | PvInfo
+    | P2mFrames
+    | VcpuBasic
+    | VcpuExtended
+    | VcpuXsave
+    | VcpuMsrs
+    | SharedInfo
+    | TscInfo
+    | HvmContext
+    | HvmParams
+    | Verify
+    | CheckpointRecord
+    | DirtyPfnList
+    | StaticDataEnd
+    | CpuidPolicy
+    | MsrPolicy
+    | OptionalRecord
+)
+
+
+# libxl records
+
+
+@dataclass(frozen=True, slots=True)
+class LibxlEnd:
+    """Last record of a libxl stream."""
+
+    TYPE: ClassVar[LibxlType] = LibxlType.END
+
+
+@dataclass(frozen=True, slots=True)
+class LibxcContext:
+    """The libxc stream follows, inline."""
+
+    TYPE: ClassVar[LibxlType] = LibxlType.LIBXC_CONTEXT
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorXenstoreData:
+    """Xenstore keys (relative paths) and values of a device model."""
+
+    TYPE: ClassVar[LibxlType] = LibxlType.EMULATOR_XENSTORE_DATA
+    emulator_id: int
+    index: int
+    entries: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorContext:
+    """State of a device model, opaque. For a QEMU guest this is the whole vCPU and device state."""
+
+    TYPE: ClassVar[LibxlType] = LibxlType.EMULATOR_CONTEXT
+    emulator_id: int
+    index: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointEnd:
+    """The checkpoint is whole; libxc records go on behind it."""
+
+    TYPE: ClassVar[LibxlType] = LibxlType.CHECKPOINT_END
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointState:
+    """COLO's word between the two sides."""
+
+    TYPE: ClassVar[LibxlType] = LibxlType.CHECKPOINT_STATE
+    id: CheckpointStateId
+
+
+LibxlRecord = (
+    LibxlEnd | LibxcContext | EmulatorXenstoreData | EmulatorContext | CheckpointEnd | CheckpointState
+)
+
+Record = Header | LibxcRecord | LibxlRecord
+
+
+def record_name(record: Record) -> str:
+    """The name the specifications give to this record; libxl's END is told apart as "libxl END"."""
+    if isinstance(record, Header):
+        return record.NAME
+    if isinstance(record, OptionalRecord):
+        return "optional record"
+    return "libxl END" if isinstance(record, LibxlEnd) else record.TYPE.name
