@@ -18,18 +18,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from replicator.memory import DirtyBitmap, GuestRam
-
-
-class LayoutSegment(NamedTuple):
-    """`pages` guest frames from `first_pfn` on lie in the RAM file from page `file_page` on."""
-
-    first_pfn: int
-    file_page: int
-    pages: int
+from replicator.memory.bitmap import DirtyBitmap
+from replicator.memory.pages import GuestRam, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +32,7 @@ class GuestIdentity:
     uuid: str
     ram_bytes: int
     #: Where guest frames lie in the RAM file, ascending, without overlap.
-    layout: tuple[LayoutSegment, ...]
+    layout: tuple[Segment, ...]
     #: Names the virtual hardware: two guests with equal fingerprints can load each other's device state.
     machine: str
     #: (name, fingerprint of the content) of each read-only disk.

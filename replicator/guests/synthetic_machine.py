@@ -1,0 +1,176 @@
+"""A machine without a hypervisor, whose whole state can be computed: RAM is a function of (seed, step).
+
+Step k writes one page: `page_of(k)` walks a working set in a seeded order, and the page's content follows from
+(seed, k). So the last step that wrote any page is known without a history, and `check_ram` can tell a whole state
+from a torn one at any step. Page 0 holds the registers; they are also the device state, and a machine that loads
+device state and RAM of different instants refuses to run.
+
+    page 0            magic, seed, step, counter, frames_in, boots
+    pages 1..n        working set, page_content(seed, last step that wrote it), zero before the first
+    pages n+1..       zero for ever
+
+Pages here are pages of the RAM file; where they lie in guest frames is the adapter's business. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+from replicator.errors import GuestError, require
+from replicator.units import PAGE_SIZE
+
+_WORD_MASK = (1 << 64) - 1
+_REGISTERS = struct.Struct("<8sQQQQQ")
+_MAGIC = b"RPLSYNT1"
+_ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+def mix(seed: int, number: int) -> int:
+    """A 64-bit value that depends on both arguments (the finaliser of splitmix64)."""
+    word = (seed + number * 0x9E3779B97F4A7C15) & _WORD_MASK
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD_MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD_MASK
+    return word ^ (word >> 31)
+
+
+def page_content(seed: int, step: int) -> bytes:
+    """What step `step` writes into its page."""
+    return mix(seed, step).to_bytes(8, "little") * (PAGE_SIZE // 8)
+
+
+class Walk:
+    """The order in which steps visit the working set: page = 1 + (step * stride + start) mod pages."""
+
+    def __init__(self, seed: int, pages: int) -> None:
+        require(pages >= 1, "the working set needs a page")
+        self.pages = pages
+        self._start = mix(seed, 1 << 62) % pages
+        self._stride = 1 + mix(seed, 1 << 63) % pages
+        while math.gcd(self._stride, pages) != 1:
+            self._stride += 1
+        self._inverse = pow(self._stride, -1, pages) if pages > 1 else 0
+
+    def page_of(self, step: int) -> int:
+        return 1 + (step * self._stride + self._start) % self.pages
+
+    def last_step(self, page: int, step: int) -> int:
+        """Newest step <= `step` that wrote `page`; 0 when none did."""
+        first = ((page - 1 - self._start) * self._inverse) % self.pages
+        if first > step:
+            return 0
+        return first + (step - first) // self.pages * self.pages
+
+
+@dataclass(slots=True)
+class Registers:
+    """State that is both in page 0 and in the device state."""
+
+    seed: int
+    #: Steps done since the last reset.
+    step: int = 0
+    #: Requests served since the last reset.
+    counter: int = 0
+    frames_in: int = 0
+    boots: int = 1
+
+    def pack(self) -> bytes:
+        return _REGISTERS.pack(_MAGIC, *astuple(self))
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> Registers:
+        """Raises GuestError for anything that `pack` did not write."""
+        if len(data) < _REGISTERS.size:
+            raise GuestError("the synthetic machine's state is too short")
+        magic, *fields = _REGISTERS.unpack_from(data)
+        if magic != _MAGIC:
+            raise GuestError("not the state of a synthetic machine")
+        return cls(*fields)
+
+
+class SyntheticMachine:
+    """The machine on its RAM. `dirty` has one byte a page, set to 1 after (never before) the page was written."""
+
+    def __init__(self, ram: memoryview, dirty: memoryview, seed: int, working_pages: int) -> None:
+        require(len(ram) == len(dirty) * PAGE_SIZE, "one dirty byte a page")
+        require(working_pages < len(dirty), "page 0 is not part of the working set")
+        self._ram = ram
+        self._dirty = dirty
+        self._walk = Walk(seed, working_pages)
+        self.registers = Registers(seed)
+
+    def power_on(self) -> None:
+        """Start from zeroed RAM."""
+        self._write_registers()
+
+    def advance(self, steps: int) -> None:
+        """Do `steps` steps."""
+        registers, walk, ram, dirty = self.registers, self._walk, self._ram, self._dirty
+        for step in range(registers.step + 1, registers.step + steps + 1):
+            page = walk.page_of(step)
+            ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = page_content(registers.seed, step)
+            dirty[page] = 1
+        registers.step += steps
+        self._write_registers()
+
+    def serve_request(self) -> int:
+        """Count one request; return the counter's new value."""
+        self.registers.counter += 1
+        self._write_registers()
+        return self.registers.counter
+
+    def count_frame(self) -> None:
+        self.registers.frames_in += 1
+        self._write_registers()
+
+    def reset(self) -> None:
+        """Reboot: RAM is zeroed, everything but the number of boots starts anew."""
+        for page in range(1, self._walk.pages + 1):
+            self._ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = _ZERO_PAGE
+            self._dirty[page] = 1
+        self.registers = Registers(self.registers.seed, boots=self.registers.boots + 1)
+        self._write_registers()
+
+    def save(self, state_bytes: int) -> bytes:
+        """Device state, padded to at least `state_bytes` as a real machine's is long."""
+        return self.registers.pack().ljust(state_bytes, b"\x5a")
+
+    def load(self, state: bytes) -> None:
+        """Take over `state`. Raises GuestError when it does not belong to what the RAM holds."""
+        loaded = Registers.unpack(state)
+        if loaded.seed != self.registers.seed:
+            raise GuestError("the device state is that of a machine with another seed")
+        in_ram = Registers.unpack(self._ram[:PAGE_SIZE])
+        if in_ram != loaded:
+            raise GuestError(
+                f"RAM is at step {in_ram.step}, the device state at step {loaded.step}: torn replica"
+            )
+        self.registers = loaded
+
+    def _write_registers(self) -> None:
+        data = self.registers.pack()
+        self._ram[: len(data)] = data
+        self._dirty[0] = 1
+
+
+def find_wrong_pages(ram: memoryview, seed: int, working_pages: int, step: int) -> Iterator[int]:
+    """File pages (but page 0) that do not hold what they must hold after `step` steps."""
+    walk = Walk(seed, working_pages)
+    for page in range(1, len(ram) // PAGE_SIZE):
+        last = walk.last_step(page, step) if page <= working_pages else 0
+        expected = page_content(seed, last) if last else _ZERO_PAGE
+        if ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] != expected:
+            yield page
+
+
+def check_ram(ram: memoryview, seed: int, working_pages: int) -> Registers:
+    """Prove that `ram` is the machine's state at one step; return its registers. Raises GuestError."""
+    registers = Registers.unpack(ram[:PAGE_SIZE])
+    if registers.seed != seed:
+        raise GuestError(f"the RAM is that of seed {registers.seed}, not {seed}")
+    wrong = next(find_wrong_pages(ram, seed, working_pages, registers.step), None)
+    if wrong is not None:
+        raise GuestError(f"page {wrong} does not hold what it must after step {registers.step}: torn RAM")
+    return registers
