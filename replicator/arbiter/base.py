@@ -29,10 +29,6 @@ class TakeOverRefused(ArbiterError):
     """The arbiter's record forbids this promotion; waiting does not change that."""
 
 
-class GuestFree(ArbiterError):
-    """The arbiter has no record of the guest that the call needs."""
-
-
 @dataclass(frozen=True, slots=True)
 class Replica:
     """The one copy that may be promoted: who keeps it, of which sync session, and at least at which epoch."""
@@ -87,7 +83,7 @@ class Arbiter(Protocol):
     def acquire(self, node: str, *, term: int | None = None, discard_replica: bool = False) -> Lease:
         """Become the holder.
 
-        Without `term`: a fresh primary, which starts term + 1 with the bar down. With `term`: the same side has
+        Without `term`: a fresh primary, which starts term + 1, barred. With `term`: the same side has
         let its lease run out and wants it again; bar and replica stay as they are.
         LeaseLost names holder and term when a lease is live or a newer term exists. TakeOverRefused when a
         replica may be promoted: its state is newer than a fresh start (`discard_replica` overrides).

@@ -1,0 +1,171 @@
+"""Keeps a lease alive from a thread of its own, and publishes until when this side may speak.
+
+The thread renews every quarter of the ttl, but only while the epoch loop makes progress: a side that hangs must
+lose its lease. The deadline is one int that the relay compares with the clock before each write; the keeper never
+has to act for a side to fall silent, it only has to stop acting.
+
+States: kept -> lapsed (the deadline passed; the relay is already mute) -> kept again, when nobody took over, or
+-> lost (another term exists; final). The callbacks run in the keeper's thread and may not block it for long."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from replicator.arbiter.base import Arbiter, Lease, boottime_ns
+from replicator.errors import ArbiterError, LeaseLost
+from replicator.units import NS_PER_S
+
+_LOG = logging.getLogger(__name__)
+
+RENEWALS_PER_TTL = 4
+
+_T = TypeVar("_T")
+
+
+class LeaseDeadline:
+    """The holder's deadline where the relay reads it: one int, replaced as a whole. 0 means mute."""
+
+    def __init__(self, deadline_ns: int = 0) -> None:
+        #: CLOCK_BOOTTIME; the side may speak while now < deadline_ns.
+        self.deadline_ns = deadline_ns
+
+
+def _ignore(_: object) -> None:
+    """Callback of those who only read the deadline."""
+
+
+class LeaseKeeper:
+    """Renews `lease` until `stop` or until another side has taken over.
+
+    `on_lapsed(error)`: the deadline passed; once a lapse. `on_regained(lease)`: the same term is held again.
+    `on_lost(error)`: somebody else has it; the thread ends. `progress()` tells whether the epoch loop runs.
+    """
+
+    def __init__(
+        self,
+        arbiter: Arbiter,
+        lease: Lease,
+        deadline: LeaseDeadline,
+        *,
+        progress: Callable[[], bool] = lambda: True,
+        on_lapsed: Callable[[ArbiterError], None] = _ignore,
+        on_regained: Callable[[Lease], None] = _ignore,
+        on_lost: Callable[[LeaseLost], None] = _ignore,
+    ) -> None:
+        self._arbiter = arbiter
+        self._lease = lease
+        self._deadline = deadline
+        self._progress = progress
+        self._on_lapsed = on_lapsed
+        self._on_regained = on_regained
+        self._on_lost = on_lost
+        self._interval_s = arbiter.ttl_ms / 1000 / RENEWALS_PER_TTL
+        self._lapsed = False
+        self._last_error: ArbiterError | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease-{lease.term}", daemon=True)
+
+    @property
+    def lease(self) -> Lease:
+        """The newest lease; its deadline may have passed."""
+        return self._lease
+
+    def start(self) -> None:
+        """Publish the lease's deadline and begin to renew it."""
+        self._deadline.deadline_ns = self._lease.deadline_boottime_ns
+        self._thread.start()
+
+    def stop(self, *, timeout_s: float = 5.0) -> bool:
+        """End the thread without ending the lease. False when it did not end in time; it never speaks again then.
+
+        Afterwards the deadline is 0: who stops the keeper stands down or starts another one."""
+        self._stopping.set()
+        self._deadline.deadline_ns = 0
+        if self._thread is threading.current_thread():
+            return True
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.wait(self._wait_s()):
+                if not self._tick():
+                    return
+        finally:
+            self._deadline.deadline_ns = 0
+            self._arbiter.close()
+
+    def _wait_s(self) -> float:
+        """Until the next renewal, or until the deadline if that comes first and is not reported yet."""
+        if self._lapsed:
+            return self._interval_s
+        left_s = (self._lease.deadline_boottime_ns - boottime_ns()) / NS_PER_S
+        return min(self._interval_s, max(left_s, 0.0))
+
+    def _tick(self) -> bool:
+        """One attempt. False when the lease is lost for good."""
+        try:
+            if self._makes_progress():
+                self._adopt(self._ask())
+                return True
+            self._last_error = ArbiterError("the epoch loop makes no progress, the lease is left to run out")
+        except LeaseLost as error:
+            self._deadline.deadline_ns = 0
+            self._call(self._on_lost, error)
+            return False
+        except ArbiterError as error:
+            self._last_error = error
+        except Exception as error:  # noqa: BLE001 - whatever fails, the lease is left to run out
+            _LOG.exception("lease renewal failed unexpectedly")
+            self._last_error = ArbiterError(f"lease renewal failed: {error!r}")
+        self._note_lapse()
+        return True
+
+    def _ask(self) -> Lease:
+        """Renew; after a lapse the same term is acquired again. LeaseLost only when somebody else has it."""
+        if not self._lapsed:
+            try:
+                return self._arbiter.renew(self._lease)
+            except LeaseLost as error:
+                self._last_error = error
+                self._note_lapse(at_once=True)
+        return self._arbiter.acquire(self._lease.holder, term=self._lease.term)
+
+    def _adopt(self, lease: Lease) -> None:
+        if self._stopping.is_set():
+            return
+        self._lease = lease
+        if not lease.is_live():
+            self._note_lapse()
+            return
+        self._deadline.deadline_ns = lease.deadline_boottime_ns
+        if self._stopping.is_set():
+            self._deadline.deadline_ns = 0
+        elif self._lapsed:
+            self._lapsed = False
+            self._call(self._on_regained, lease)
+
+    def _note_lapse(self, *, at_once: bool = False) -> None:
+        if self._lapsed or (self._lease.is_live() and not at_once):
+            return
+        self._lapsed = True
+        self._deadline.deadline_ns = 0
+        self._call(self._on_lapsed, self._last_error or ArbiterError("the lease ran out before its renewal"))
+
+    def _makes_progress(self) -> bool:
+        try:
+            return self._progress()
+        except Exception:  # noqa: BLE001 - code of others; its failure is no progress
+            _LOG.exception("progress callback failed; taken as no progress")
+            return False
+
+    def _call(self, callback: Callable[[_T], None], argument: _T) -> None:
+        """A callback that fails may not end the renewals."""
+        try:
+            callback(argument)
+        except Exception:  # noqa: BLE001 - code of others; renewals go on
+            _LOG.exception("lease callback failed")
