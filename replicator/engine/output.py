@@ -36,6 +36,16 @@ class Frame(NamedTuple):
     nic: int
     data: bytes
 
+    def pack(self) -> bytes:
+        """The frame in one piece, for the mirror to the secondary: a byte for the NIC, then the frame."""
+        return bytes((self.nic,)) + self.data
+
+    @classmethod
+    def unpack(cls, packed: bytes | memoryview) -> Frame:
+        """Of `pack`, not empty. Copies."""
+        require(len(packed) > 0, "a packed frame names its NIC")
+        return cls(packed[0], bytes(packed[1:]))
+
 
 class OutputMode(Enum):
     HOLD = "hold"

@@ -1,0 +1,1 @@
+"""The way of a guest's frames: NIC sockets, TAP devices, announcements."""
