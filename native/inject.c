@@ -28,7 +28,6 @@
 #define STOP_POLL_NS 50000
 #define STOP_POLLS_MAX 40000
 #define SYSCALL_STOP (SIGTRAP | 0x80)
-#define EVENT_STOP (SIGTRAP | PTRACE_EVENT_STOP << 8)
 
 /* linux/ptrace.h, which cannot be included beside sys/ptrace.h. */
 #define GET_SIGMASK 0x420a
@@ -90,15 +89,20 @@ static int stop_thread(const struct injection *injection)
     return wait_stop_bounded(injection->tid);
 }
 
+static bool is_syscall_stop(int status) { return WSTOPSIG(status) == SYSCALL_STOP; }
+
+/* Our own interrupt, with SIGTRAP or, in a stopped process, with the signal that stopped it. */
+static bool is_event_stop(int status) { return status >> 16 == PTRACE_EVENT_STOP; }
+
 /* SIGSTOP cannot be blocked: it is put off until the thread is whole again. */
-static int run_until(struct injection *injection, int wanted)
+static int run_until(struct injection *injection, bool (*is_wanted)(int status))
 {
     for (;;) {
         int status;
         if (ptrace(PTRACE_SYSCALL, injection->tid, 0, 0) != 0)
             return -errno;
         int code = wait_stop(injection->tid, &status);
-        if (code != 0 || status >> 8 == wanted)
+        if (code != 0 || is_wanted(status))
             return code;
         if (status >> 8 == SIGSTOP)
             injection->saw_sigstop = true;
@@ -113,8 +117,8 @@ static int call(struct injection *injection, long number, long argument, long *r
         return code;
     rp_registers_set_call(&registers, injection->address, number, argument);
     if ((code = rp_registers_write(injection->tid, &registers)) != 0 ||
-        (code = run_until(injection, SYSCALL_STOP)) != 0 ||
-        (code = run_until(injection, SYSCALL_STOP)) != 0 ||
+        (code = run_until(injection, is_syscall_stop)) != 0 ||
+        (code = run_until(injection, is_syscall_stop)) != 0 ||
         (code = rp_registers_read(injection->tid, &registers)) != 0)
         return code;
     *result_ret = rp_registers_result(&registers);
@@ -181,7 +185,7 @@ static int borrow_thread(struct injection *injection)
         ptrace(SET_SIGMASK, tid, sizeof(all), &all) != 0)
         return -errno;
     code = steal_uffd(injection);
-    if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) != 0 || run_until(injection, EVENT_STOP) != 0)
+    if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) != 0 || run_until(injection, is_event_stop) != 0)
         return -ESRCH;
     int restore_code = rp_registers_write(tid, &registers);
     if (ptrace(SET_SIGMASK, tid, sizeof(mask), &mask) != 0)

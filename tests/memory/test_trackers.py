@@ -1,0 +1,296 @@
+"""Trackers on a real process that writes its RAM."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from memory_tools import TIMEOUT_S, Writer
+
+from replicator.errors import GuestError
+from replicator.memory import (
+    Audit,
+    DirtyBitmap,
+    DirtyTracker,
+    GuestLayout,
+    GuestRam,
+    ShadowTracker,
+    UffdTracker,
+    inject_uffd,
+    receive_preloaded_uffd,
+)
+from replicator.memory.uffd import SOCKET_VARIABLE
+
+StartWriter = Callable[..., Writer]
+Track = Callable[[Writer], UffdTracker]
+
+
+@pytest.fixture
+def track(ram: GuestRam) -> Iterator[Track]:
+    """Inject, arm and pass the first scan."""
+    trackers: list[UffdTracker] = []
+
+    def make(writer: Writer) -> UffdTracker:
+        trackers.append(UffdTracker(writer.pid, inject_uffd(writer.pid), ram))
+        trackers[-1].arm()
+        assert trackers[-1].scan(ram.layout.new_bitmap()) == ram.layout.pages
+        return trackers[-1]
+
+    yield make
+    for tracker in trackers:
+        tracker.close()
+
+
+def pfns_of(layout: GuestLayout, file_pages: list[int]) -> list[int]:
+    by_page = {layout.file_page(pfn): pfn for pfn in layout.pfns()}
+    return sorted(by_page[page] for page in set(file_pages))
+
+
+def check_random_writes(tracker: DirtyTracker, writer: Writer, layout: GuestLayout, epochs: int = 20) -> None:
+    """Each scan reports exactly the pages written since the last."""
+    chance = random.Random(epochs)
+    for _ in range(epochs):
+        pages = chance.sample(range(layout.pages), chance.randint(0, 40))
+        writer.write_pages(pages)
+        bitmap = layout.new_bitmap()
+        assert tracker.scan(bitmap) == len(pages)
+        assert bitmap.pfns().tolist() == pfns_of(layout, pages)
+
+
+def test_preloaded_guest_hands_over_its_uffd(
+    ram: GuestRam, start_writer: StartWriter, listener: socket.socket, preloaded: dict[str, str]
+) -> None:
+    writer = start_writer("read", preloaded)
+    uffd = receive_preloaded_uffd(listener, writer.pid, timeout_s=TIMEOUT_S)
+    assert not os.get_inheritable(uffd)
+    writer.write_pages([0])
+    tracker = UffdTracker(writer.pid, uffd, ram)
+    tracker.arm()
+    bitmap = ram.layout.new_bitmap()
+    assert tracker.scan(bitmap) == ram.layout.pages
+    assert bitmap.pfns() == ram.layout.pfns()
+    check_random_writes(tracker, writer, ram.layout)
+    assert writer.tell("environment") == "None None"
+    tracker.close()
+    writer.write_pages([1, 2, 3])
+
+
+@pytest.mark.parametrize("mode", ["read", "busy", "threads", "split", "signals"])
+def test_injected_tracker_misses_nothing(
+    ram: GuestRam, start_writer: StartWriter, track: Track, mode: str
+) -> None:
+    writer = start_writer(mode)
+    writer.write_pages([0])
+    fds_before = writer.tell("report").split()[3]
+    tracker = track(writer)
+    check_random_writes(tracker, writer, ram.layout)
+    tracker.check_mappings()
+    _, broken, _, fds = writer.tell("report").split()
+    assert broken == "0"
+    assert fds == fds_before
+
+
+@pytest.mark.parametrize("mode", ["busy", "threads", "signals"])
+def test_many_injections_leave_the_process_as_it_was(start_writer: StartWriter, mode: str) -> None:
+    writer = start_writer(mode)
+    before = writer.tell("report").split()
+    for _ in range(200):
+        os.close(inject_uffd(writer.pid))
+    after = writer.tell("report").split()
+    assert after[1] == "0"
+    assert after[3] == before[3]
+    if mode == "signals":
+        assert int(after[2]) > int(before[2])
+    else:
+        assert int(after[0]) > int(before[0])
+
+
+def test_sleeps_and_polls_are_restarted_not_cut_short(start_writer: StartWriter) -> None:
+    """A nap of 0.3 s under constant injection is as long as one without, and its poll still times out."""
+    writer = start_writer("read")
+    assert writer.tell("nap") == "napping"
+    for _ in range(150):
+        os.close(inject_uffd(writer.pid))
+    assert writer.process.stdout is not None
+    slept, polled, ready = writer.process.stdout.readline().split()
+    assert 0.3 <= float(slept) < 5 and 0.29 <= float(polled) < 5 and ready == "0"
+
+
+def test_a_stopped_process_stays_stopped(ram: GuestRam, start_writer: StartWriter, track: Track) -> None:
+    writer = start_writer("read")
+    writer.write_pages([0])
+    os.kill(writer.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, writer.pid, os.WSTOPPED | os.WNOWAIT)
+    tracker = track(writer)
+    state = Path(f"/proc/{writer.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    assert state == "T"
+    os.kill(writer.pid, signal.SIGCONT)
+    check_random_writes(tracker, writer, ram.layout, 3)
+
+
+def test_live_writes_are_in_this_scan_or_the_next(
+    ram: GuestRam, start_writer: StartWriter, track: Track
+) -> None:
+    """The guest writes while we scan: all scans together report every page that was written."""
+    writer = start_writer("read")
+    tracker = track(writer)
+    everything = list(range(ram.layout.pages))
+    assert writer.process.stdin is not None and writer.process.stdout is not None
+    writer.process.stdin.write("write " + " ".join(map(str, everything)) + "\n")
+    writer.process.stdin.flush()
+    seen = ram.layout.new_bitmap()
+    while seen.count() < len(everything):
+        tracker.scan(seen)
+    assert writer.process.stdout.readline() == "done\n"
+    assert tracker.scan(ram.layout.new_bitmap()) == 0
+
+
+def test_scan_adds_to_what_the_bitmap_holds(ram: GuestRam, start_writer: StartWriter, track: Track) -> None:
+    writer = start_writer()
+    tracker = track(writer)
+    bitmap = ram.layout.new_bitmap()
+    bitmap.set(7)
+    writer.write_pages([9])
+    assert tracker.scan(bitmap) == 1
+    assert bitmap.pfns().tolist() == [7, 9]
+
+
+def test_arming_again_reports_every_page_again(
+    ram: GuestRam, start_writer: StartWriter, track: Track
+) -> None:
+    writer = start_writer()
+    tracker = track(writer)
+    tracker.arm()
+    assert tracker.scan(ram.layout.new_bitmap()) == ram.layout.pages
+    check_random_writes(tracker, writer, ram.layout, 3)
+
+
+def test_a_dead_process_is_an_error_not_a_clean_guest(
+    start_writer: StartWriter, track: Track, ram: GuestRam
+) -> None:
+    writer = start_writer()
+    tracker = track(writer)
+    writer.end()
+    with pytest.raises(GuestError, match="is gone"):
+        tracker.scan(ram.layout.new_bitmap())
+    with pytest.raises(GuestError):
+        inject_uffd(writer.pid)
+
+
+def test_a_process_without_this_ram_is_refused(
+    start_writer: StartWriter, make_ram: Callable[..., GuestRam]
+) -> None:
+    writer = start_writer()
+    writer.write_pages([0])
+    tracker = UffdTracker(writer.pid, inject_uffd(writer.pid), make_ram(GuestLayout.flat(256)))
+    with pytest.raises(GuestError, match="maps 0 of the 256 pages"):
+        tracker.arm()
+    tracker.close()
+
+
+def test_nobody_hands_over(listener: socket.socket) -> None:
+    with pytest.raises(GuestError, match="handed over no userfaultfd"):
+        receive_preloaded_uffd(listener, os.getpid(), timeout_s=0.01)
+
+
+def test_a_stranger_at_the_socket_is_refused(
+    start_writer: StartWriter, listener: socket.socket, preloaded: dict[str, str]
+) -> None:
+    start_writer("read", preloaded)
+    with pytest.raises(GuestError, match="instead of process"):
+        receive_preloaded_uffd(listener, os.getpid(), timeout_s=TIMEOUT_S)
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/socket", "x" * 300, ""])
+def test_preload_without_a_listener_is_harmless(preloaded: dict[str, str], path: str) -> None:
+    environment = {**preloaded, SOCKET_VARIABLE: path}
+    code = "import os; print(os.environ.get('LD_PRELOAD'), os.listdir('/proc/self/fd'))"
+    command = [sys.executable, "-c", code]
+    plain = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+    )
+    assert (run.stdout, run.stderr) == (plain.stdout, plain.stderr)
+
+
+def test_shadow_reports_exactly_the_changes(ram: GuestRam, start_writer: StartWriter) -> None:
+    writer = start_writer()
+    shadow = ShadowTracker(ram)
+    shadow.arm()
+    assert shadow.scan(ram.layout.new_bitmap()) == ram.layout.pages
+    check_random_writes(shadow, writer, ram.layout)
+    shadow.close()
+
+
+def test_audit_proves_the_uffd_tracker_and_gives_the_shadow_back(
+    ram: GuestRam, start_writer: StartWriter, track: Track
+) -> None:
+    writer = start_writer("threads")
+    audit = Audit(track(writer), ShadowTracker(ram), epochs=10)
+    audit.arm()
+    assert audit.name == "uffd+shadow"
+    assert audit.scan(ram.layout.new_bitmap()) == ram.layout.pages
+    check_random_writes(audit, writer, ram.layout, 10)
+    assert audit.epochs_left == 0 and audit.proved_pages > 100
+    assert audit.name == "uffd"
+    check_random_writes(audit, writer, ram.layout, 3)
+    audit.close()
+
+
+def test_audit_catches_writes_past_the_tracked_process(
+    ram: GuestRam, start_writer: StartWriter, track: Track
+) -> None:
+    """A second process with the same file is what a tracker of the first cannot see."""
+    audit = Audit(track(start_writer()), ShadowTracker(ram), epochs=5)
+    audit.arm()
+    audit.scan(ram.layout.new_bitmap())
+    start_writer().write_pages([17, 200])
+    bitmap = ram.layout.new_bitmap()
+    with pytest.raises(GuestError, match="missed 2 written pages: 0x11, 0x3f0"):
+        audit.scan(bitmap)
+    audit.close()
+
+
+class Forgetful:
+    """A tracker that reports each written page one scan late."""
+
+    name = "forgetful"
+
+    def __init__(self, inner: DirtyTracker) -> None:
+        self._inner = inner
+        self._late: DirtyBitmap | None = None
+
+    def arm(self) -> None:
+        self._inner.arm()
+
+    def scan(self, bitmap: DirtyBitmap) -> int:
+        fresh = DirtyBitmap(bitmap.pages)
+        self._inner.scan(fresh)
+        late, self._late = self._late or fresh, fresh
+        bitmap.merge(late)
+        return late.count()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_audit_catches_a_late_tracker(ram: GuestRam, start_writer: StartWriter, live: bool) -> None:
+    writer = start_writer()
+    audit = Audit(Forgetful(ShadowTracker(ram)), ShadowTracker(ram), epochs=5)
+    audit.arm()
+    bitmap = ram.layout.new_bitmap()
+    audit.scan(bitmap)
+    audit.scan(bitmap, live=live)
+    audit.scan(bitmap, live=live)
+    writer.write_pages([3])
+    with pytest.raises(GuestError, match="the forgetful tracker missed 1 written pages: 0x3"):
+        audit.scan(bitmap, live=live)
+    audit.close()
