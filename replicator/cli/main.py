@@ -1,0 +1,51 @@
+"""`replicator`: the command line. Each error prints what, where and what to do, and gives the exit code of its class."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+from rich.console import Console
+
+from replicator.cli.daemons import primary, secondary
+from replicator.cli.keygen import keygen
+from replicator.cli.operate import promote, stop
+from replicator.cli.status import status
+from replicator.errors import ReplicatorError
+
+
+@click.group()
+@click.option("--verbose", "-v", count=True, help="Once for progress, twice for everything.")
+@click.version_option(package_name="replicator")
+def cli(verbose: int) -> None:
+    """Keeps a running virtual machine alive when its host dies."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+
+
+for command in (primary, secondary, status, promote, stop, keygen):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: errors of ours become one or two lines and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ReplicatorError as error:
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"replicator: {error}")
+        if error.hint:
+            console.print(f"  hint: {error.hint}")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

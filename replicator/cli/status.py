@@ -1,0 +1,63 @@
+"""`replicator status`: what protection there is right now."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from replicator.service.config import load_config
+from replicator.service.control import ask_daemon
+
+REFRESH_S = 0.5
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Refresh until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def status(config: Path, watch: bool, as_json: bool) -> None:
+    """Show the state of the daemon of CONFIG."""
+    state_dir = load_config(config).state_dir
+    if as_json or not watch:
+        _show(ask_daemon(state_dir, "status"), as_json)
+        while watch:
+            time.sleep(REFRESH_S)
+            _show(ask_daemon(state_dir, "status"), as_json)
+        return
+    with Live(_table(ask_daemon(state_dir, "status")), auto_refresh=False) as live:
+        while True:
+            time.sleep(REFRESH_S)
+            live.update(_table(ask_daemon(state_dir, "status")), refresh=True)
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        Console().print(_table(answer))
+
+
+def _table(answer: dict[str, Any]) -> Table:
+    stats = answer["stats"]
+    table = Table(show_header=False, title=f"{answer['guest']} on {answer['node']} ({answer['role']})")
+    rows = (
+        ("state", answer["state"]),
+        ("term", str(answer["term"])),
+        ("epoch / committed", f"{answer['epoch']} / {answer['committed']}"),
+        ("held output", f"{answer['held_frames']} frames, {answer['held_bytes']} bytes"),
+        ("lost output", f"{answer['lost_frames']} frames"),
+        ("pause p50 / p99", f"{stats['pause_ms']['p50']:.2f} / {stats['pause_ms']['p99']:.2f} ms"),
+        ("commit p50 / p99", f"{stats['commit_ms']['p50']:.2f} / {stats['commit_ms']['p99']:.2f} ms"),
+        ("dirty pages p50 / p99", f"{stats['dirty_pages']['p50']:.0f} / {stats['dirty_pages']['p99']:.0f}"),
+        ("epoch bytes p50 / p99", f"{stats['epoch_bytes']['p50']:.0f} / {stats['epoch_bytes']['p99']:.0f}"),
+    )
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,168 @@
+"""Turns a guest's pages and device state into the parts of an epoch, and sends them.
+
+An epoch's parts, joined in order, continue one checkpointed libxl stream (wire/recording.py). Parts that were copied
+while the guest stood still wait until it runs again, unless staging is full: then sending begins in the pause. Epochs
+travel one after another: the first send of an epoch waits for the end of the one before. Part buffers belong to
+nobody but the link once they were sent, so a buffer is never written twice; at most `staging_bytes` wait here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from array import array
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from replicator.errors import require
+from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
+from replicator.link.base import Link
+from replicator.memory.pages import GuestRam
+from replicator.units import PAGE_SIZE
+from replicator.wire import recording
+from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
+
+_PART_BYTES = recording.page_data_header_bytes(BATCH_PAGES_MAX) + BATCH_PAGES_MAX * PAGE_SIZE
+
+
+class Recorder:
+    """Appends what was sent to a file (0600) that is one checkpointed libxl stream."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(path, flags, 0o600), "wb")
+        self._begun = False
+
+    def write_part(self, part: memoryview, *, is_prologue: bool) -> None:
+        """A prologue counts once: a later synchronisation goes on in the same stream."""
+        if is_prologue and self._begun:
+            return
+        self._begun = True
+        self._file.write(part)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Sealed(NamedTuple):
+    parts: int
+    size: int
+    digest: bytes
+
+
+class OutgoingEpoch:
+    """One epoch from its first page to its end message."""
+
+    def __init__(self, writer: EpochWriter, begin: EpochBegin) -> None:
+        self._writer = writer
+        self._begin = begin
+        self._waiting: list[memoryview] = []
+        self._waiting_bytes = 0
+        self._sent_parts = 0
+        self._sent_bytes = 0
+        self._digest = xxhash.xxh3_128()
+        self._on_wire = False
+        self.abandoned = False
+        if begin.base == 0:
+            self._add(memoryview(recording.session_prologue()))
+
+    @property
+    def epoch(self) -> int:
+        return self._begin.epoch
+
+    def _add(self, part: memoryview) -> None:
+        self._waiting.append(part)
+        self._waiting_bytes += len(part)
+
+    async def add_pages(self, ram: GuestRam, pfns: array[int], *, send_at_once: bool) -> None:
+        """Copy the frames into parts. Waits only when staging is full, or after each part with `send_at_once`."""
+        for first in range(0, len(pfns), BATCH_PAGES_MAX):
+            self._add(copy_part(ram, pfns[first : first + BATCH_PAGES_MAX]))
+            if send_at_once or self._waiting_bytes + _PART_BYTES > self._writer.staging_bytes:
+                await self._send_waiting()
+                if self.abandoned:
+                    return
+
+    def add_device_state(self, state: bytes) -> None:
+        epilogue = memoryview(recording.checkpoint_epilogue(state))
+        for first in range(0, len(epilogue), PART_BYTES_MAX):
+            self._add(epilogue[first : first + PART_BYTES_MAX])
+
+    def seal(self) -> Sealed:
+        """What the end message will say; nothing can be added afterwards."""
+        digest = self._digest.copy()
+        for part in self._waiting:
+            digest.update(part)
+        return Sealed(
+            self._sent_parts + len(self._waiting), self._sent_bytes + self._waiting_bytes, digest.digest()
+        )
+
+    async def send(self, sealed: Sealed, input_seq: int) -> None:
+        await self._send_waiting()
+        if not self.abandoned:
+            end = EpochEnd(
+                self._begin.session, self.epoch, sealed.parts, sealed.size, sealed.digest, input_seq
+            )
+            await self._writer.link.send_bulk(end)
+        self.leave_wire()
+
+    async def _send_waiting(self) -> None:
+        if not self._on_wire:
+            await self._writer.wire.acquire()
+            self._on_wire = True
+            if not self.abandoned:
+                await self._writer.link.send_bulk(self._begin)
+        while self._waiting and not self.abandoned:
+            await self._send_part(self._waiting[0])
+            self._waiting_bytes -= len(self._waiting.pop(0))
+
+    async def _send_part(self, part: memoryview) -> None:
+        header = EpochPart(self._begin.session, self.epoch, self._sent_parts, len(part))
+        await self._writer.link.send_bulk(header, part)
+        self._writer.record(part, is_prologue=self._sent_parts == 0 and self._begin.base == 0)
+        self._digest.update(part)
+        self._sent_parts += 1
+        self._sent_bytes += len(part)
+
+    def leave_wire(self) -> None:
+        """Let the next epoch travel. May be repeated."""
+        if self._on_wire:
+            self._on_wire = False
+            self._writer.wire.release()
+
+    def abandon(self) -> None:
+        """Send nothing more; what waits is dropped."""
+        self.abandoned = True
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+
+class EpochWriter:
+    """Makes outgoing epochs for one connection after another."""
+
+    def __init__(self, link: Link, staging_bytes: int, recorder: Recorder | None = None) -> None:
+        require(staging_bytes >= _PART_BYTES, "staging must hold a part")
+        self.link = link
+        self.staging_bytes = staging_bytes
+        #: Held by the epoch that travels.
+        self.wire = asyncio.Lock()
+        self._recorder = recorder
+
+    def open(self, begin: EpochBegin) -> OutgoingEpoch:
+        return OutgoingEpoch(self, begin)
+
+    def record(self, part: memoryview, *, is_prologue: bool) -> None:
+        if self._recorder is not None:
+            self._recorder.write_part(part, is_prologue=is_prologue)
+
+
+def copy_part(ram: GuestRam, pfns: array[int]) -> memoryview:
+    """One PAGE_DATA record with these frames."""
+    header = recording.page_data_header(pfns)
+    part = bytearray(len(header) + len(pfns) * PAGE_SIZE)
+    part[: len(header)] = header
+    view = memoryview(part)
+    ram.gather(pfns, view[len(header) :])
+    return view

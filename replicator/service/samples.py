@@ -1,0 +1,56 @@
+"""What the newest epochs cost: kept by the runner, shown by the status. Knows nothing of why an epoch took long."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from replicator.observe.status import EpochStats, percentiles
+from replicator.units import NS_PER_MS
+
+WINDOW = 1024
+
+
+class EpochSamples:
+    """Times are CLOCK_MONOTONIC nanoseconds."""
+
+    def __init__(self) -> None:
+        self._pauses_ms: deque[float] = deque(maxlen=WINDOW)
+        self._commits_ms: deque[float] = deque(maxlen=WINDOW)
+        self._pages: deque[float] = deque(maxlen=WINDOW)
+        self._bytes: deque[float] = deque(maxlen=WINDOW)
+        self._open_pages: dict[int, int] = {}
+        self._sealed_ns: dict[int, int] = {}
+        self._epochs = 0
+        self._bytes_total = 0
+        self.pages_synced = 0
+        self.last_ack_ns = 0
+
+    def note_copied(self, epoch: int, pages: int) -> None:
+        self._open_pages[epoch] = self._open_pages.get(epoch, 0) + pages
+        self.pages_synced += pages
+
+    def note_paused(self, epoch: int, from_ns: int, to_ns: int) -> None:
+        self._pauses_ms.append((to_ns - from_ns) / NS_PER_MS)
+        if (pages := self._open_pages.pop(epoch, None)) is not None:
+            self._pages.append(pages)
+
+    def note_sealed(self, epoch: int, size: int, now_ns: int) -> None:
+        self._sealed_ns[epoch] = now_ns
+        self._bytes.append(size)
+        self._bytes_total += size
+
+    def note_acked(self, epoch: int, now_ns: int) -> None:
+        self.last_ack_ns = now_ns
+        for number in [number for number in self._sealed_ns if number <= epoch]:
+            self._commits_ms.append((now_ns - self._sealed_ns.pop(number)) / NS_PER_MS)
+            self._epochs += 1
+
+    def stats(self) -> EpochStats:
+        return EpochStats(
+            percentiles(list(self._pauses_ms)),
+            percentiles(list(self._commits_ms)),
+            percentiles(list(self._pages)),
+            percentiles(list(self._bytes)),
+            self._epochs,
+            self._bytes_total,
+        )

@@ -1,0 +1,284 @@
+"""Runs a secondary: puts epochs into the store, acknowledges them, and starts the standby when it is granted.
+
+Everything happens one thing at a time, in the order it arrived: while an epoch is applied nothing else is read from
+the link, which is the back-pressure, and a take-over waits for the commit under way. This file decides nothing: see
+engine/secondary.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from replicator.arbiter.base import Arbiter, Lease, TakeOverRefused
+from replicator.engine import effects as fx
+from replicator.engine import events as ev
+from replicator.engine.output import Frame, InputLog
+from replicator.engine.secondary import Holding, SecondaryMachine
+from replicator.errors import ArbiterError, EpochError, GuestError, StoreError, TransportError
+from replicator.guests.base import GuestIdentity
+from replicator.link.base import Link, LinkEvent, PeerLeft, Received
+from replicator.store import ReplicaStore
+from replicator.units import Epoch
+from replicator.wire import session as wire
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SecondaryParts:
+    node: str
+    identity: GuestIdentity
+    store: ReplicaStore
+    link: Link
+    arbiter: Arbiter
+    #: Loads the device state and runs the guest under the lease; True when it runs.
+    activate: Callable[[Lease, bytes, list[Frame]], Awaitable[None]]
+
+
+class SecondaryRole:
+    """One life as secondary. `granted` gives the lease once this side has taken over."""
+
+    def __init__(self, parts: SecondaryParts, *, has_arbiter: bool) -> None:
+        self.parts = parts
+        self.machine = SecondaryMachine(holding_of(parts.store), has_arbiter=has_arbiter)
+        self.inputs = InputLog()
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._peer = b""
+        #: Newest input that the committed epoch contains.
+        self._input_seq = 0
+        self._payload = memoryview(b"")
+        self._retry: asyncio.TimerHandle | None = None
+        self._lease: Lease | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._actions = self._make_actions()
+
+    def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], Awaitable[ev.Event | None]]]:
+        return {
+            fx.Accept: self._accept,
+            fx.Refuse: self._refuse,
+            fx.DiscardReplica: self._discard,
+            fx.BeginStore: self._begin_store,
+            fx.StorePart: self._store_part,
+            fx.CommitEpoch: self._commit,
+            fx.AbortStore: self._abort_store,
+            fx.SendAck: self._send_ack,
+            fx.SendAbort: self._send_abort,
+            fx.TrimInputs: self._trim_inputs,
+            fx.ArmTimer: self._arm,
+            fx.CancelTimer: self._cancel,
+            fx.TakeOver: self._take_over,
+            fx.ActivateGuest: self._activate,
+        }
+
+    # Events in.
+
+    async def handle(self, event: ev.Event) -> None:
+        async with self._lock:
+            await self._handle(event)
+
+    async def _handle(self, event: ev.Event) -> None:
+        pending = [event]
+        while pending:
+            for effect in self.machine.handle(pending.pop(0), time.monotonic_ns()):
+                follow_up = await self._actions[type(effect)](effect)
+                if follow_up is not None:
+                    pending.append(follow_up)
+
+    def post_threadsafe(self, event: ev.Event) -> None:
+        self._loop.call_soon_threadsafe(self._post, event)
+
+    def _post(self, event: ev.Event) -> None:
+        task = self._loop.create_task(self.handle(event))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def on_link(self, event: LinkEvent) -> None:
+        if isinstance(event, PeerLeft):
+            await self.handle(ev.LinkLost("the primary's connection ended"))
+        elif isinstance(event, Received):
+            async with self._lock:
+                self._payload = event.payload if event.payload is not None else memoryview(b"")
+                await self._on_message(event)
+
+    async def _on_message(self, event: Received) -> None:
+        message = event.message
+        if isinstance(message, wire.Hello):
+            self._peer = event.peer_id
+            mismatch = find_mismatch(self.parts.identity, message.guest)
+            await self._handle(ev.HelloReceived(message.session, message.term, mismatch, message.may_discard))
+        elif isinstance(message, wire.StandDown):
+            await self._handle(ev.StoodDown(message.reason))
+        elif isinstance(message, wire.InputFrames):
+            self._log_inputs(message)
+        elif (translated := _TRANSLATIONS.get(type(message))) is not None:
+            await self._handle(translated(message))
+
+    def _log_inputs(self, message: wire.InputFrames) -> None:
+        if message.session != self.machine.session:
+            return
+        frames, position = [], 0
+        for length in message.lengths:
+            frames.append(Frame.unpack(self._payload[position : position + length]))
+            position += length
+        self.inputs.append(message.first_seq, frames)
+
+    # Answers.
+
+    async def _reply(self, message: wire.Message) -> None:
+        try:
+            await self.parts.link.reply(self._peer, message)
+        except TransportError as error:
+            _LOG.info("the primary is not there to be answered: %s", error)
+
+    async def _accept(self, effect: fx.Accept) -> None:
+        if not effect.committed:
+            self.inputs.clear()
+        digest = effect.digest or wire.NO_DIGEST
+        await self._reply(
+            wire.HelloReply(
+                self.parts.node, True, "", "", self.machine.term, effect.session, effect.committed, digest
+            )
+        )
+
+    async def _refuse(self, effect: fx.Refuse) -> None:
+        await self._reply(
+            wire.HelloReply(
+                self.parts.node,
+                False,
+                effect.code,
+                effect.detail,
+                self.machine.term,
+                wire.NO_SESSION,
+                0,
+                wire.NO_DIGEST,
+            )
+        )
+
+    async def _send_ack(self, effect: fx.SendAck) -> None:
+        await self._reply(wire.Ack(effect.session, effect.epoch, effect.digest))
+
+    async def _send_abort(self, effect: fx.SendAbort) -> None:
+        await self._reply(wire.Abort(effect.session, effect.epoch, "not-committed", effect.detail))
+
+    async def _trim_inputs(self, effect: fx.TrimInputs) -> None:
+        self.inputs.trim(effect.input_seq)
+        self._input_seq = effect.input_seq
+
+    # Store.
+
+    async def _discard(self, effect: fx.DiscardReplica) -> None:
+        self.parts.store.discard(effect.reason)
+
+    async def _begin_store(self, effect: fx.BeginStore) -> ev.Event | None:
+        try:
+            self.parts.store.begin(effect.term, effect.epoch, session=effect.session, first_of_sync=True)
+        except (EpochError, StoreError) as error:
+            return ev.EpochFailed(effect.epoch, str(error))
+        return None
+
+    async def _store_part(self, effect: fx.StorePart) -> ev.Event | None:
+        try:
+            self.parts.store.add_part(effect.index, self._payload)
+        except (EpochError, StoreError) as error:
+            return ev.EpochFailed(effect.epoch, str(error))
+        return None
+
+    async def _commit(self, effect: fx.CommitEpoch) -> ev.Event:
+        try:
+            self.parts.store.finish(effect.parts, effect.size, effect.digest)
+        except (EpochError, StoreError) as error:
+            return ev.EpochFailed(effect.epoch, str(error))
+        return ev.EpochCommitted(effect.epoch, effect.digest)
+
+    async def _abort_store(self, _: fx.AbortStore) -> None:
+        self.parts.store.abort()
+
+    # Taking over.
+
+    async def _arm(self, effect: fx.ArmTimer) -> None:
+        await self._cancel(effect)
+        delay_s = max(0, effect.at_ns - time.monotonic_ns()) / 1e9
+        self._retry = self._loop.call_later(delay_s, self._post, ev.RetryDue())
+
+    async def _cancel(self, _: fx.Effect) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    async def _take_over(self, effect: fx.TakeOver) -> ev.Event:
+        arbiter, node = self.parts.arbiter, self.parts.node
+        try:
+            if effect.force:
+                self._lease = await asyncio.to_thread(arbiter.force_take_over, node)
+            else:
+                self._lease = await asyncio.to_thread(
+                    lambda: arbiter.take_over(
+                        node, self.machine.term, effect.epoch, replica_session=effect.session.hex()
+                    )
+                )
+        except TakeOverRefused as error:
+            return ev.TakeOverRefused(str(error))
+        except ArbiterError as error:
+            return ev.TakeOverPostponed(str(error))
+        return ev.TakeOverGranted(self._lease.term)
+
+    async def _activate(self, _: fx.ActivateGuest) -> ev.Event:
+        if self._lease is None:
+            return ev.ActivationFailed("no lease")
+        try:
+            state = self.parts.store.device_state()
+            self.parts.store.mark_active()
+            replay = self.inputs.after(self._input_seq)
+            await self.parts.activate(self._lease, state, list(replay.frames))
+        except (GuestError, StoreError) as error:
+            self.end(f"the take-over failed: {error}")
+            return ev.ActivationFailed(str(error))
+        self.end("")
+        return ev.GuestActivated()
+
+    def end(self, reason: str) -> None:
+        """Finish this role; an empty reason means that the guest runs here now."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+
+def holding_of(store: ReplicaStore) -> Holding:
+    """What the machine may count on at start: only what the store would promote."""
+    committed = store.committed
+    if committed is None or not store.promotable.ready:
+        return Holding()
+    return Holding(store.session, committed.term, committed.epoch, committed.digest)
+
+
+def find_mismatch(ours: GuestIdentity, theirs: wire.GuestRecord) -> str:
+    """In which respect the primary's guest is not the one configured here; "" when it is the same."""
+    layout = tuple((s.first_pfn, s.file_page, s.pages) for s in ours.layout)
+    checks = (
+        ("name", ours.name, theirs.name),
+        ("uuid", ours.uuid, theirs.uuid),
+        ("RAM size", ours.ram_bytes, theirs.ram_bytes),
+        ("RAM layout", layout, tuple(tuple(row) for row in theirs.layout)),
+        ("machine", ours.machine, theirs.machine),
+        ("disks", tuple(map(tuple, ours.disks)), tuple(map(tuple, theirs.disks))),
+        ("MAC addresses", ours.macs, theirs.macs),
+    )
+    for what, mine, other in checks:
+        if mine != other:
+            return f"{what} of the primary's guest is {other}, here it is {mine}"
+    return ""
+
+
+_TRANSLATIONS: dict[type, Callable[[Any], ev.Event]] = {
+    wire.EpochBegin: lambda m: ev.EpochBegun(m.session, m.term, Epoch(m.epoch), Epoch(m.base)),
+    wire.EpochPart: lambda m: ev.PartReceived(m.session, Epoch(m.epoch), m.index),
+    wire.EpochEnd: lambda m: ev.EpochEnded(
+        m.session, Epoch(m.epoch), m.parts, m.payload_bytes, m.digest, m.input_seq
+    ),
+}
