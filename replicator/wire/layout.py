@@ -59,6 +59,19 @@ SHARED_INFO_BYTES: Final = 4096
 VCPU_CONTEXT_BYTES: Final = {8: 0x1430, 4: 0xAF0}
 VCPU_EXTENDED_BYTES_MAX: Final = 128
 VCPU_XSAVE_BYTES_MIN: Final = 16
+#: Of a vcpu_guest_context, for each guest width: edx, 16 GDT frames, GDT entries, control registers 1 and 3.
+VCPU_CONTEXT: Final = {
+    8: Struct("<616xQ4208x16QQ24xQ8xQ"),
+    4: Struct("<524xI2112x16II12xI4xI"),
+}
+GDT_ENTRIES_PER_FRAME: Final = 512
+#: The last two of the 16 frames are the hypervisor's.
+GDT_ENTRIES_MAX: Final = 14 * GDT_ENTRIES_PER_FRAME
+#: First letters of a PV guest's start info page; then, for each guest width, the frames of xenstore and
+#: console.
+START_INFO_MAGIC: Final = b"xen-3."
+START_INFO: Final = {8: Struct("<56xQ8xQ"), 4: Struct("<44xI4xI")}
+START_INFO_BYTES: Final = 80
 PV_WIDTHS: Final = {(4, 3), (8, 4)}
 
 # PAGE_DATA entries: bits 63-60 type, 59-52 reserved, 51-0 pfn
@@ -143,7 +156,7 @@ class PageType(IntEnum):
     XTAB = 0xF
 
 
-_WITHOUT_DATA = (PageType.BROKEN, PageType.XALLOC, PageType.XTAB)
+TYPES_WITHOUT_DATA: Final = (PageType.BROKEN, PageType.XALLOC, PageType.XTAB)
 
 
 def _top_bytes(types: Iterable[int]) -> bytes:
@@ -155,8 +168,8 @@ def _top_bytes(types: Iterable[int]) -> bytes:
 _MASK_CHUNK_BYTES: Final = 1 << 16
 
 _TOPS_VALID = _top_bytes(PageType)
-_TOPS_WITHOUT_DATA = _top_bytes(_WITHOUT_DATA)
-_TOPS_HVM = _top_bytes((PageType.NOTAB, *_WITHOUT_DATA))
+_TOPS_WITHOUT_DATA = _top_bytes(TYPES_WITHOUT_DATA)
+_TOPS_HVM = _top_bytes((PageType.NOTAB, *TYPES_WITHOUT_DATA))
 
 
 def padded(length: int) -> int:

@@ -18,9 +18,9 @@ from array import array
 from enum import IntEnum
 
 from replicator.limits import PFN_MAX
-from replicator.units import PAGE_SIZE
 from replicator.wire import layout
 from replicator.wire.layout import DomainType, LibxcType
+from replicator.wire.pv_state import VCPU_ID_MAX, PvState
 from replicator.wire.records import (
     DomainHeader,
     HvmContext,
@@ -36,9 +36,6 @@ from replicator.wire.records import (
     VcpuMsrs,
     VcpuXsave,
 )
-
-#: Highest vcpu number a PV guest can have.
-VCPU_ID_MAX = 8191
 
 _VCPU_ONLY_PV = {
     LibxcType.X86_PV_VCPU_BASIC,
@@ -84,9 +81,7 @@ class LibxcGrammar:
         self._strict = strict
         self._part = _Part.STATIC
         self._static_done = False
-        self._pv_info: PvInfo | None = None
-        #: Highest pfn of a PV guest, from X86_PV_P2M_FRAMES; -1 before the first.
-        self._max_pfn = -1
+        self._pv = PvState()
         # Whether a state was seen: in this round when strict, else anywhere in the stream.
         self._has_vcpu0 = False
         self._has_shared_info = False
@@ -99,15 +94,15 @@ class LibxcGrammar:
         if record_type == LibxcType.CHECKPOINT_DIRTY_PFN_LIST:
             raise place.order("belongs on the back channel, not in the stream")
         self._admit_guest_kind(record_type, place)
-        if record_type == LibxcType.X86_PV_INFO and self._pv_info is not None:
+        if record_type == LibxcType.X86_PV_INFO and self._pv.info is not None:
             raise place.order("second one in the stream")
         if record_type == LibxcType.STATIC_DATA_END and self._static_done:
             raise place.order("the static data ended before")
         if record_type in (LibxcType.X86_PV_P2M_FRAMES, LibxcType.PAGE_DATA) and self._version >= 3:
             self._admit_after_static_end(place)
-        if record_type in (LibxcType.X86_PV_P2M_FRAMES, LibxcType.SHARED_INFO) and self._pv_info is None:
+        if record_type in (LibxcType.X86_PV_P2M_FRAMES, LibxcType.SHARED_INFO) and self._pv.info is None:
             raise place.order("no X86_PV_INFO came before")
-        if record_type == LibxcType.PAGE_DATA and self._is_pv and self._max_pfn < 0:
+        if record_type == LibxcType.PAGE_DATA and self._is_pv and self._pv.max_pfn < 0:
             raise place.order("no X86_PV_P2M_FRAMES came before")
         if self._strict:
             self._admit_strictly(record_type, place)
@@ -125,7 +120,7 @@ class LibxcGrammar:
             raise place.order("does not exist in version 2")
         if self._domain.is_qemu_recording and record_type in _NOT_QEMU:
             raise place.order("a recorded QEMU guest has no such record")
-        if record_type in _VCPU_ONLY_PV and self._pv_info is None:
+        if record_type in _VCPU_ONLY_PV and self._pv.info is None:
             raise place.order("no X86_PV_INFO came before")
         part = _PARTS.get(record_type, self._part)
         if part < self._part:
@@ -145,7 +140,7 @@ class LibxcGrammar:
             case VcpuBasic() | VcpuExtended() | VcpuXsave() | VcpuMsrs():
                 self._accept_vcpu(record, place)
             case PvInfo():
-                self._pv_info = record
+                self._pv.info = record
             case StaticDataEnd():
                 self._static_done = True
             case SharedInfo():
@@ -160,37 +155,29 @@ class LibxcGrammar:
         # Version 2 has no STATIC_DATA_END: the first of these records implies it.
         self._static_done = True
         highest = max(record.pfns)
-        limit = self._max_pfn if self._is_pv else PFN_MAX
+        limit = self._pv.max_pfn if self._is_pv else PFN_MAX
         if highest > limit:
             raise place.bad(f"pfn {highest:#x}, the highest possible is {limit:#x}")
-        if self._strict and not self._is_pv and layout.has_page_tables(layout.u64_bytes(record.entries)):
+        if self._is_pv:
+            self._pv.note_pages(record)
+        elif self._strict and layout.has_page_tables(layout.u64_bytes(record.entries)):
             raise place.bad("page tables, which only a PV guest sends")
         if self._strict and self._domain.is_qemu_recording and not _all_plain(record.entries):
             raise place.bad("a page without data, which no recording of a QEMU guest has")
 
     def _accept_p2m_frames(self, record: P2mFrames, place: Place) -> None:
         self._static_done = True
-        if self._pv_info is None:  # admit refused this
-            return
-        frames_per_page = PAGE_SIZE // self._pv_info.guest_width
-        expected = record.end_pfn // frames_per_page - record.start_pfn // frames_per_page + 1
-        if len(record.frames) != expected:
-            raise place.bad(f"{len(record.frames)} frames instead of {expected}")
-        if record.end_pfn > PFN_MAX:
-            raise place.bad(f"end pfn {record.end_pfn:#x}, the highest possible is {PFN_MAX:#x}")
-        self._max_pfn = max(self._max_pfn, record.end_pfn)
+        info = self._pv.info
+        if info is None:
+            raise place.order("no X86_PV_INFO came before")
+        self._pv.note_p2m_frames(info, record, place)
 
     def _accept_vcpu(self, record: VcpuBasic | VcpuExtended | VcpuXsave | VcpuMsrs, place: Place) -> None:
         if record.vcpu_id > VCPU_ID_MAX:
             raise place.bad(f"vcpu {record.vcpu_id}, the highest possible is {VCPU_ID_MAX}")
-        if not isinstance(record, VcpuBasic) or not record.blob:
-            return
-        if self._pv_info is not None:
-            expected = layout.VCPU_CONTEXT_BYTES[self._pv_info.guest_width]
-            if len(record.blob) != expected:
-                raise place.bad(f"context of {len(record.blob)} bytes instead of {expected}")
-        if record.vcpu_id == 0:
-            self._has_vcpu0 = True
+        if isinstance(record, VcpuBasic):
+            self._pv.note_vcpu(record, place)
+            self._has_vcpu0 |= record.vcpu_id == 0 and bool(record.blob)
 
     # At CHECKPOINT and END
 
@@ -204,6 +191,8 @@ class LibxcGrammar:
             raise place.order("no SHARED_INFO came before")
         if not self._is_pv and not self._has_hvm_context and not self._domain.is_qemu_recording:
             raise place.order("no HVM_CONTEXT came before")
+        if self._is_pv:
+            self._pv.check_frames()
         if self._strict:
             self._has_vcpu0 = self._has_shared_info = self._has_hvm_context = False
             self._part = _Part.PAGES

@@ -51,6 +51,46 @@ def pattern(size: int, seed: int) -> bytes:
     return bytes((i * seed + (i >> 8)) & 0xFF for i in range(size))
 
 
+def patch(data: bytes, fields: dict[int, bytes]) -> bytes:
+    """`data` with other bytes at these offsets."""
+    patched = bytearray(data)
+    for offset, value in fields.items():
+        patched[offset : offset + len(value)] = value
+    return bytes(patched)
+
+
+def u32(value: int) -> bytes:
+    return value.to_bytes(4, "little")
+
+
+def u64(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+#: Offsets in a 64 bit vcpu_guest_context.
+EDX_64, GDT_FRAMES_64, GDT_ENTRIES_64, CR1_64, CR3_64 = 616, 4832, 4960, 4992, 5008
+#: Offsets in a 32 bit vcpu_guest_context.
+EDX_32, GDT_FRAMES_32, GDT_ENTRIES_32, CR1_32, CR3_32 = 524, 2640, 2704, 2720, 2728
+
+
+def vcpu_context_64() -> bytes:
+    """Start info 0, one GDT frame (6), both page table roots 2."""
+    numbers = {EDX_64: 0, GDT_FRAMES_64: 6, GDT_ENTRIES_64: 16, CR1_64: 2 << 12 | 1, CR3_64: 2 << 12}
+    return patch(pattern(5168, 13), {offset: u64(value) for offset, value in numbers.items()})
+
+
+def vcpu_context_32() -> bytes:
+    """Start info 0, one GDT frame (6), page table root 7."""
+    numbers = {EDX_32: 0, GDT_FRAMES_32: 6, GDT_ENTRIES_32: 16, CR1_32: 2 << 12 | 1, CR3_32: 7 << 12}
+    return patch(pattern(2800, 13), {offset: u32(value) for offset, value in numbers.items()})
+
+
+def start_info_page() -> bytes:
+    """Frame 6 is named as that of xenstore and console, at the offsets of both guest widths."""
+    frames = {44: u32(6), 52: u32(6), 56: u64(6), 72: u64(6)}
+    return patch(pattern(PAGE_SIZE, 3), {0: b"xen-3."} | frames)
+
+
 def entry(kind: PageType, pfn: int) -> int:
     """One entry of a PAGE_DATA record."""
     return kind << 60 | pfn
@@ -93,9 +133,11 @@ RECORDS: dict[str, Record] = {
                 entry(PageType.BROKEN, 3),
                 entry(PageType.XALLOC, 4),
                 entry(PageType.XTAB, 5),
+                entry(PageType.NOTAB, 6),
+                entry(PageType.L3TAB, 7),
             ],
         ),
-        pattern(PAGE_SIZE, 3) + pattern(PAGE_SIZE, 5) + pattern(PAGE_SIZE, 7),
+        start_info_page() + b"".join(pattern(PAGE_SIZE, seed) for seed in (5, 7, 9, 11)),
     ),
     "page_data_hvm": PageData(
         array("Q", [entry(PageType.NOTAB, 0x100), entry(PageType.XTAB, 0xF0000)]), pattern(PAGE_SIZE, 11)
@@ -104,10 +146,10 @@ RECORDS: dict[str, Record] = {
     "page_data_nothing": PageData(array("Q", [entry(PageType.XTAB, 9)]), b""),
     "x86_pv_info_64": PvInfo(8, 4),
     "x86_pv_info_32": PvInfo(4, 3),
-    "x86_pv_p2m_frames_64": P2mFrames(0, 1023, array("Q", [77, 78])),
-    "x86_pv_p2m_frames_32": P2mFrames(0, 1024, array("Q", [77, 78])),
-    "x86_pv_vcpu_basic_64": VcpuBasic(0, pattern(5168, 13)),
-    "x86_pv_vcpu_basic_32": VcpuBasic(0, pattern(2800, 13)),
+    "x86_pv_p2m_frames_64": P2mFrames(0, 1023, array("Q", [0, 6])),
+    "x86_pv_p2m_frames_32": P2mFrames(0, 1024, array("Q", [0, 6])),
+    "x86_pv_vcpu_basic_64": VcpuBasic(0, vcpu_context_64()),
+    "x86_pv_vcpu_basic_32": VcpuBasic(0, vcpu_context_32()),
     "x86_pv_vcpu_basic_empty": VcpuBasic(1, b""),
     "x86_pv_vcpu_extended": VcpuExtended(0, pattern(65, 17)),
     "x86_pv_vcpu_xsave": VcpuXsave(0, pattern(576, 19)),
@@ -157,7 +199,8 @@ SCENES: dict[str, str] = {
     + _PV_TAIL
     + "end libxl_end",
     "pv 32 bit, version 2": "libxl_header_converted libxc_context image_header_v2 domain_header_pv "
-    "x86_pv_info_32 x86_pv_p2m_frames_32 page_data_pv x86_tsc_info x86_pv_vcpu_basic_32 shared_info end libxl_end",
+    "x86_pv_info_32 x86_pv_p2m_frames_32 page_data_pv x86_tsc_info x86_pv_vcpu_basic_32 shared_info "
+    "end libxl_end",
     "hvm, version 3": _LIBXL
     + _HVM
     + "page_data_hvm page_data_nothing x86_tsc_info hvm_context hvm_params end "
