@@ -29,7 +29,9 @@ APT_OPTIONS = (
 COMMAND_TIMEOUT_S = 240
 #: What one `'URL' NAME SIZE HASH` line of `apt-get --print-uris` looks like.
 URI_LINE = re.compile(r"^'[^']*' (?P<name>\S+) (?P<size>\d+) ")
-DEPENDS_LINE = re.compile(r"^ (?P<alternative>[| ])(?:Pre)?Depends: (?P<package>[^<>\s]+)$")
+DEPENDS_LINE = re.compile(
+    r"^ (?P<alternative>[| ])(?:Pre)?Depends: (?P<package>[^<>\s]+)$"
+)
 HINT_OFFLINE = (
     "the guest is made of Debian packages: check the network and /etc/apt/sources.list, run `apt-get update` as "
     "root, and try again; a cache filled on another machine (REPLICATOR_CACHE) works offline"
@@ -59,9 +61,14 @@ def run_tool(argv: Sequence[str], *, cwd: Path | None = None) -> str:
             timeout=COMMAND_TIMEOUT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise AptError(f"{argv[0]} did not end in {COMMAND_TIMEOUT_S} s", hint=HINT_OFFLINE) from error
+        raise AptError(
+            f"{argv[0]} did not end in {COMMAND_TIMEOUT_S} s", hint=HINT_OFFLINE
+        ) from error
     if done.returncode != 0:
-        words = " / ".join(line for line in done.stderr.strip().splitlines()[-3:]) or "no message"
+        words = (
+            " / ".join(line for line in done.stderr.strip().splitlines()[-3:])
+            or "no message"
+        )
         raise AptError(f"`{' '.join(argv)}` failed: {words}", hint=HINT_OFFLINE)
     return done.stdout
 
@@ -82,7 +89,9 @@ def first_dependencies(listing: str) -> list[str]:
 
 def depends_of(packages: Sequence[str]) -> list[str]:
     """Packages that these need, as apt's lists say. One call for many: reading the lists takes most of its time."""
-    return first_dependencies(run_tool(["apt-cache", "depends", "--important", *packages]))
+    return first_dependencies(
+        run_tool(["apt-cache", "depends", "--important", *packages])
+    )
 
 
 def resolve_meta(meta: str, prefix: str) -> str:
@@ -98,7 +107,11 @@ def library_closure(roots: Sequence[str]) -> list[str]:
     seen = set(roots)
     newest = set(roots)
     while newest:
-        needed = {package for package in depends_of(sorted(newest)) if package.startswith("lib")}
+        needed = {
+            package
+            for package in depends_of(sorted(newest))
+            if package.startswith("lib")
+        }
         newest = needed - seen
         seen |= newest
     return sorted(seen)
@@ -108,11 +121,17 @@ def package_file_names(packages: Sequence[str]) -> list[str]:
     """File names that `apt-get download` gives these packages' newest versions; sorted."""
     with tempfile.TemporaryDirectory(prefix="replicator-apt-") as empty:
         # apt leaves files that are already there out of its list, hence the empty directory.
-        listing = run_tool(["apt-get", *APT_OPTIONS, "--print-uris", "download", *packages], cwd=Path(empty))
-    names = [match["name"] for match in map(URI_LINE.match, listing.splitlines()) if match]
+        listing = run_tool(
+            ["apt-get", *APT_OPTIONS, "--print-uris", "download", *packages],
+            cwd=Path(empty),
+        )
+    names = [
+        match["name"] for match in map(URI_LINE.match, listing.splitlines()) if match
+    ]
     if len(names) != len(set(packages)):
         raise AptError(
-            f"apt knows files for {len(names)} of {len(set(packages))} packages", hint=HINT_OFFLINE
+            f"apt knows files for {len(names)} of {len(set(packages))} packages",
+            hint=HINT_OFFLINE,
         )
     return sorted(names)
 
@@ -123,7 +142,9 @@ def download(packages: Sequence[str], folder: Path, progress: Progress) -> list[
     names = package_file_names(packages)
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
-        progress(f"downloading {len(missing)} Debian packages (unpacked into the cache, not installed)")
+        progress(
+            f"downloading {len(missing)} Debian packages (unpacked into the cache, not installed)"
+        )
     run_tool(["apt-get", *APT_OPTIONS, "-q", "download", *packages], cwd=folder)
     return [folder / name for name in names]
 
@@ -132,7 +153,8 @@ def update_lists(progress: Progress) -> None:
     """Run `apt-get update`; needs root."""
     if os.geteuid() != 0:
         raise AptError(
-            "apt's package lists are missing or stale and only root can update them", hint=HINT_OFFLINE
+            "apt's package lists are missing or stale and only root can update them",
+            hint=HINT_OFFLINE,
         )
     progress("apt's package lists are missing or stale: running apt-get update")
     run_tool(["apt-get", *APT_OPTIONS, "-q", "update"])

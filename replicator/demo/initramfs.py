@@ -86,7 +86,10 @@ def cpio_archive(entries: Mapping[str, Entry]) -> bytes:
     """The whole archive; parents come before their children because names are sorted by their parts."""
     everything = with_parents(entries)
     ordered = sorted(everything, key=lambda name: PurePosixPath(name).parts)
-    members = [cpio_member(name, everything[name], number) for number, name in enumerate(ordered, start=1)]
+    members = [
+        cpio_member(name, everything[name], number)
+        for number, name in enumerate(ordered, start=1)
+    ]
     return b"".join(members) + cpio_member(TRAILER, Entry(0), 0)
 
 
@@ -102,8 +105,14 @@ class ElfFile:
         self._data = data
         if data[:6] != b"\x7fELF\x02\x01":
             raise GuestError(f"{name} is not a 64-bit little-endian ELF file")
-        offset, size, count = self._number(32, 8), self._number(54, 2), self._number(56, 2)
-        self._segments = [self._segment(offset + index * size) for index in range(count)]
+        offset, size, count = (
+            self._number(32, 8),
+            self._number(54, 2),
+            self._number(56, 2),
+        )
+        self._segments = [
+            self._segment(offset + index * size) for index in range(count)
+        ]
 
     def _number(self, offset: int, width: int) -> int:
         return int.from_bytes(self._data[offset : offset + width], "little")
@@ -149,7 +158,9 @@ class ElfFile:
         if not tables:
             return []
         strings = self._file_offset(tables[0])
-        return [self._text(strings + value) for tag, value in dynamic if tag == DT_NEEDED]
+        return [
+            self._text(strings + value) for tag, value in dynamic if tag == DT_NEEDED
+        ]
 
 
 def find_library(name: str, folders: Sequence[Path]) -> Path:
@@ -159,11 +170,14 @@ def find_library(name: str, folders: Sequence[Path]) -> Path:
         if candidate.exists():
             return candidate.resolve()
     raise GuestError(
-        f"the packages hold no library {name}", hint="a package of the guest changed its dependencies"
+        f"the packages hold no library {name}",
+        hint="a package of the guest changed its dependencies",
     )
 
 
-def shared_libraries(programs: Iterable[Path], folders: Sequence[Path]) -> dict[str, Path]:
+def shared_libraries(
+    programs: Iterable[Path], folders: Sequence[Path]
+) -> dict[str, Path]:
     """Library name -> file, for everything the programs need, directly or not."""
     found: dict[str, Path] = {}
     waiting = list(programs)

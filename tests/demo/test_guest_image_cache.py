@@ -26,7 +26,12 @@ DEPENDS = """redis-tools
 
 
 def test_of_alternatives_the_first_counts() -> None:
-    assert first_dependencies(DEPENDS) == ["adduser", "libc6", "libsystemd0", "libzstd1"]
+    assert first_dependencies(DEPENDS) == [
+        "adduser",
+        "libc6",
+        "libsystemd0",
+        "libzstd1",
+    ]
 
 
 def make_package(folder: Path, name: str, files: dict[str, bytes]) -> Path:
@@ -39,7 +44,9 @@ def make_package(folder: Path, name: str, files: dict[str, bytes]) -> Path:
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_bytes(data)
     package = folder / f"{name}_1_amd64.deb"
-    subprocess.run(["dpkg-deb", "-b", str(tree), str(package)], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "-b", str(tree), str(package)], check=True, capture_output=True
+    )
     return package
 
 
@@ -50,7 +57,8 @@ def packages(tmp_path: Path) -> list[Path]:
     folders = [Path("/lib/x86_64-linux-gnu"), Path("/usr/lib/x86_64-linux-gnu")]
     libraries = initramfs.shared_libraries([Path("/bin/true").resolve()], folders)
     modules = {
-        f"lib/modules/6.1/kernel/drivers/{name}.ko": name.encode() for name in guest_scripts.REQUIRED_MODULES
+        f"lib/modules/6.1/kernel/drivers/{name}.ko": name.encode()
+        for name in guest_scripts.REQUIRED_MODULES
     }
     return [
         make_package(tmp_path, "kernel", {"boot/vmlinuz-6.1": b"kernel", **modules}),
@@ -62,7 +70,10 @@ def packages(tmp_path: Path) -> list[Path]:
                 "usr/bin/redis-server": program,
                 "usr/bin/perl": program,
                 f"{guest_image.PERL_FOLDER}/strict.pm": b"1;",
-                **{f"lib/x86_64-linux-gnu/{name}": path.read_bytes() for name, path in libraries.items()},
+                **{
+                    f"lib/x86_64-linux-gnu/{name}": path.read_bytes()
+                    for name, path in libraries.items()
+                },
             },
         ),
     ]
@@ -136,23 +147,33 @@ def test_killed_build_leaves_nothing_that_counts(tmp_path: Path, shop: Shop) -> 
     leftover.mkdir(parents=True)
     (leftover / "kernel").write_bytes(b"half")
     image = guest_image.ensure_guest_image(tmp_path, quiet)
-    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [image.kernel.parent.name]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [
+        image.kernel.parent.name
+    ]
     assert shop.visits == 1
 
 
-def test_failed_build_leaves_the_cache_usable(tmp_path: Path, packages: list[Path], shop: Shop) -> None:
+def test_failed_build_leaves_the_cache_usable(
+    tmp_path: Path, packages: list[Path], shop: Shop
+) -> None:
     shop.packages = packages[1:]
     with pytest.raises(GuestError, match="0 files boot/vmlinuz"):
         guest_image.ensure_guest_image(tmp_path, quiet)
     shop.packages = packages
     assert guest_image.ensure_guest_image(tmp_path, quiet).kernel.exists()
-    manifest = json.loads(next((tmp_path / "images").glob("*/manifest.json")).read_text())
+    manifest = json.loads(
+        next((tmp_path / "images").glob("*/manifest.json")).read_text()
+    )
     assert manifest["packages"] == [package.name for package in packages]
 
 
-def test_missing_module_is_named(tmp_path: Path, packages: list[Path], shop: Shop) -> None:
+def test_missing_module_is_named(
+    tmp_path: Path, packages: list[Path], shop: Shop
+) -> None:
     bare = make_package(
-        tmp_path, "bare", {"boot/vmlinuz-6.1": b"k", "lib/modules/6.1/kernel/virtio.ko": b"m"}
+        tmp_path,
+        "bare",
+        {"boot/vmlinuz-6.1": b"k", "lib/modules/6.1/kernel/virtio.ko": b"m"},
     )
     shop.packages = [bare, *packages[1:]]
     with pytest.raises(GuestError, match="no module virtio_ring"):
@@ -165,27 +186,35 @@ def test_unknown_package_names_itself_and_says_what_to_do() -> None:
     assert "apt-get update" in caught.value.hint
 
 
-def test_machine_without_apt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_without_apt_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AptError, match="apt-get is not installed") as caught:
         guest_image.ensure_guest_image(tmp_path / "cache", quiet)
     assert "REPLICATOR_CACHE" in caught.value.hint
 
 
-def test_stale_lists_are_updated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_lists_are_updated_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     updates: list[str] = []
 
     def offline(_meta: str, _prefix: str) -> str:
         raise AptError("404 Not Found", hint="offline")
 
     monkeypatch.setattr(debian_packages, "resolve_meta", offline)
-    monkeypatch.setattr(debian_packages, "update_lists", lambda _progress: updates.append("update"))
+    monkeypatch.setattr(
+        debian_packages, "update_lists", lambda _progress: updates.append("update")
+    )
     with pytest.raises(AptError, match="404"):
         guest_image.ensure_guest_image(tmp_path, quiet)
     assert updates == ["update"]
 
 
-def test_cache_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_directory_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("REPLICATOR_CACHE", "/somewhere")
     assert guest_image.default_cache_dir() == Path("/somewhere")
     monkeypatch.delenv("REPLICATOR_CACHE")
@@ -202,5 +231,10 @@ def test_services_are_valid_perl_and_init_is_valid_shell(tmp_path: Path) -> None
         text = guest_scripts.fill_in(script)
         assert "@REDIS" not in text and "@READY" not in text and "@COMMAND" not in text
         (tmp_path / name).write_text(text)
-        done = subprocess.run([*checker, str(tmp_path / name)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*checker, str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
