@@ -59,6 +59,8 @@ class PrimarySettings:
     ack_patience_ns: int = NS_PER_S
     #: Without an arbiter only an operator grants to go alone, or a secondary that says it holds nothing.
     has_arbiter: bool = True
+    #: This side took the guest over: being alone is what is left of a pair.
+    promoted: bool = False
 
 
 class PrimaryMachine:
@@ -123,6 +125,11 @@ class PrimaryMachine:
         return self._passing
 
     @property
+    def was_paired(self) -> bool:
+        """Whether there ever was a secondary to lose."""
+        return self._settings.promoted or self.acked > 0
+
+    @property
     def over(self) -> bool:
         return self.life in (Life.FENCED, Life.ENDED)
 
@@ -138,7 +145,11 @@ class PrimaryMachine:
             return []
         dropped = self._drop_link("", now_ns) if self.link is Link.READY else []
         self.link = Link.GREETING
-        return [*dropped, fx.Greet(self.session)]
+        return [*dropped, fx.Greet(self.session), self._await_peer(now_ns)]
+
+    def _await_peer(self, now_ns: int) -> Effect:
+        """An answer, or another try, within the patience."""
+        return fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns)
 
     def _on_link_lost(self, event: ev.LinkLost, now_ns: int) -> list[Effect]:
         return self._drop_link(event.reason, now_ns)
@@ -154,7 +165,10 @@ class PrimaryMachine:
     def _on_ack_overdue(self, _: ev.AckOverdue, now_ns: int) -> list[Effect]:
         if self.link is Link.READY and not self.pipeline.in_flight:
             return []
-        dropped = self._drop_link("the secondary confirms no epoch", now_ns)
+        silence = (
+            "the secondary confirms no epoch" if self.link is Link.READY else "the secondary does not answer"
+        )
+        dropped = self._drop_link("" if self.link is Link.DOWN else silence, now_ns)
         return [*dropped, *self._go_alone(), fx.Reconnect()]
 
     def _drop_link(self, reason: str, now_ns: int) -> list[Effect]:
@@ -166,13 +180,13 @@ class PrimaryMachine:
         effects = self.pipeline.stop()
         if self.bar is Bar.BARRED:
             return [*effects, *self._pass_output()]
-        return [*effects, fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns)]
+        return [*effects, self._await_peer(now_ns)]
 
     def _on_peer_refused(self, event: ev.PeerRefused, now_ns: int) -> list[Effect]:
         effects = self._drop_link(f"refused by the secondary: {event.detail}", now_ns)
         if event.code == "stale-term":
             return [*effects, *self._fence(event.detail)]
-        return effects
+        return [*effects, self._await_peer(now_ns)]
 
     def _on_peer_accepted(self, event: ev.PeerAccepted, now_ns: int) -> list[Effect]:
         if self.link is not Link.GREETING or event.session != self.session:
@@ -218,7 +232,7 @@ class PrimaryMachine:
         was_flying = bool(self.pipeline.in_flight)
         effects = self.pipeline.handle_resumed(event, now_ns)
         if self.pipeline.in_flight and not was_flying:
-            effects.append(fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns))
+            effects.append(self._await_peer(now_ns))
         if self.life is Life.FROZEN and not self.pipeline.guest_paused:
             effects.append(fx.FreezeGuest())
         return effects
@@ -250,7 +264,7 @@ class PrimaryMachine:
         if self.life is Life.RUNNING:
             effects += self.pipeline.handle_overdue(now_ns)
         if self.pipeline.in_flight:
-            return [*effects, fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns)]
+            return [*effects, self._await_peer(now_ns)]
         return [*effects, fx.CancelTimer(Timer.ACK)]
 
     def _on_epoch_refused(self, event: ev.EpochRefused, now_ns: int) -> list[Effect]:

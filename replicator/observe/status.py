@@ -76,7 +76,7 @@ def word_for_primary(machine: primary.PrimaryMachine, progress: Progress, lag_ns
     if machine.link is primary.Link.READY:
         return f"syncing {progress.percent} %"
     if machine.bar is primary.Bar.BARRED:
-        return "active-alone" if machine.acked else "unprotected"
+        return "active-alone" if machine.was_paired else "unprotected"
     return f"degraded: {machine.trouble or 'the secondary is not connected'}"
 
 

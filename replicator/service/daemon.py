@@ -80,6 +80,8 @@ class Daemon:
         self._deadline = LeaseDeadline()
         self._arbiter = self._open_arbiter()
         self._role: Role | None = None
+        #: Until there is a role, nothing is read from the link.
+        self._has_role = asyncio.Event()
         self._next: PrimaryRole | None = None
         self._taps: list[Tap] = []
         self._tick_ns = time.monotonic_ns()
@@ -184,7 +186,7 @@ class Daemon:
                 self._config.node.name, identity, store, self._link, self._arbiter, activate
             )
             role = SecondaryRole(parts, has_arbiter=self._has_arbiter)
-            self._role = role
+            self._take_role(role)
             self._expect_primary(role)
             reason = await role.ended
             if reason or self._next is None:
@@ -227,10 +229,14 @@ class Daemon:
         self._next = self._make_primary(guest, relay, keeper)
 
     async def _serve_primary(self, role: PrimaryRole) -> str:
-        self._role = role
+        self._take_role(role)
         self._heartbeat.connect(self._peer)
         await role.start()
         return await role.ended
+
+    def _take_role(self, role: Role) -> None:
+        self._role = role
+        self._has_role.set()
 
     def _make_relay(self, guest: Guest, replay: Sequence[Frame]) -> Relay:
         taps = self._config.guest.taps
@@ -256,7 +262,11 @@ class Daemon:
         epoch = self._config.epoch
         pipeline = PipelineSettings(epoch.interval_ns, epoch.staging_bytes // PAGE_SIZE, epoch.in_flight)
         settings = PrimarySettings(
-            pipeline, secrets.token_bytes(8), epoch.ack_patience_ms * NS_PER_MS, self._has_arbiter
+            pipeline,
+            secrets.token_bytes(8),
+            epoch.ack_patience_ms * NS_PER_MS,
+            self._has_arbiter,
+            promoted=isinstance(self._role, SecondaryRole),
         )
         writer = EpochWriter(self._link, epoch.staging_bytes, self._recorder)
         parts = PrimaryParts(
@@ -343,6 +353,7 @@ class Daemon:
             await asyncio.sleep(self._arbiter.ttl_ms / 8000)
 
     async def _dispatch(self) -> None:
+        await self._has_role.wait()
         async for event in self._link.received():
             role = self._role
             if isinstance(role, SecondaryRole):

@@ -118,6 +118,8 @@ class PrimaryRole:
         self._loop.call_soon_threadsafe(self.post, event)
 
     def on_link(self, event: LinkEvent) -> None:
+        if not isinstance(event, Received):
+            _LOG.info("link: %s", event)
         if isinstance(event, LinkUp):
             self.post(ev.LinkUp())
         elif isinstance(event, LinkDown):
@@ -125,6 +127,7 @@ class PrimaryRole:
         elif isinstance(event, LinkRefused):
             self.post(ev.PeerRefused("link", event.reason))
         elif isinstance(event, Received):
+            _LOG.debug("from the peer: %s", type(event.message).__name__)
             self._on_message(event.message)
 
     def _on_message(self, message: wire.Message) -> None:

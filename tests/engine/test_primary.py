@@ -151,6 +151,21 @@ def test_an_unknown_digest_starts_a_new_session():
     assert play.machine.session != before
 
 
+def test_an_unanswered_hello_is_said_again_on_a_new_connection():
+    play = make_primary()
+    assert kinds(play(ev.LinkUp())) == [fx.Greet, fx.ArmTimer]
+    assert play(ev.AckOverdue()) == [fx.Reconnect()]
+    assert play.machine.trouble == "the secondary does not answer"
+
+
+def test_a_refusal_is_kept_in_mind_and_tried_again():
+    play = make_primary()
+    play(ev.LinkUp())
+    assert kinds(play(ev.PeerRefused("has-replica", "it would be lost"))) == [fx.ArmTimer]
+    assert play(ev.AckOverdue()) == [fx.Reconnect()]
+    assert "it would be lost" in play.machine.trouble
+
+
 def test_a_full_resync_waits_for_the_bar():
     play = make_primary()
     protect(play)
