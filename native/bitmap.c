@@ -160,3 +160,19 @@ int rp_bitmap_read_and_clear(struct rp_bitmap *bitmap, uint64_t *pfns, uint64_t 
         memset(bitmap->words, 0, bitmap->word_count * sizeof(uint64_t));
     return code;
 }
+
+void rp_bitmap_take(struct rp_bitmap *bitmap, uint64_t start, uint64_t *pfns, uint64_t capacity,
+                    uint64_t *count_ret)
+{
+    uint64_t count = 0;
+    uint64_t word = start / WORD_BITS;
+    uint64_t mask = UINT64_MAX << (start % WORD_BITS);
+    for (; word < bitmap->word_count && count < capacity; word++, mask = UINT64_MAX) {
+        uint64_t left = bitmap->words[word] & mask;
+        for (; left != 0 && count < capacity; left &= left - 1) {
+            pfns[count++] = word * WORD_BITS + (uint64_t)__builtin_ctzll(left);
+            bitmap->words[word] &= ~(left & -left);
+        }
+    }
+    *count_ret = count;
+}

@@ -35,5 +35,8 @@ int rp_bitmap_list(const struct rp_bitmap *bitmap, uint64_t *pfns, uint64_t capa
 /* The same, then all bits are clear. */
 int rp_bitmap_read_and_clear(struct rp_bitmap *bitmap, uint64_t *pfns, uint64_t capacity,
                              uint64_t *count_ret);
+/* The first `capacity` set bits at or after start, in ascending order; these are clear then. */
+void rp_bitmap_take(struct rp_bitmap *bitmap, uint64_t start, uint64_t *pfns, uint64_t capacity,
+                    uint64_t *count_ret);
 
 #endif

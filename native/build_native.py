@@ -4,6 +4,7 @@ only)."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -47,7 +48,10 @@ def main() -> None:
     """Build in a scratch folder and put the module beside the package, for use without an installation."""
     with tempfile.TemporaryDirectory() as scratch:
         built = make_builder(f"{NATIVE}/").compile(tmpdir=scratch)
-        shutil.copy(built, ROOT / "replicator" / Path(built).name)
+        target = ROOT / "replicator" / Path(built).name
+        fresh = target.with_suffix(".new")
+        shutil.copy(built, fresh)
+        os.replace(fresh, target)  # never write into a module that a running process has mapped
 
 
 if __name__ == "__main__":

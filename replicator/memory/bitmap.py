@@ -101,6 +101,16 @@ class DirtyBitmap:
         """The set frames in ascending order; afterwards none is set."""
         return self._list(lib.rp_bitmap_read_and_clear)
 
+    def take(self, limit: int, start: int = 0) -> array[int]:
+        """The first `limit` set frames at or after `start`, ascending; afterwards these are clear."""
+        pfns = array("Q", bytes(8 * limit))
+        found = ffi.new("uint64_t *")
+        lib.rp_bitmap_take(
+            self._native, start, ffi.from_buffer("uint64_t[]", pfns, require_writable=True), limit, found
+        )
+        del pfns[found[0] :]
+        return pfns
+
     def words(self) -> memoryview:
         """The bits themselves: 64-bit words in the machine's order, bit n of word w is frame 64 w + n.
         Writable; whoever writes keeps the bits beyond the last frame clear. Valid as long as the bitmap."""

@@ -48,6 +48,11 @@ class ReferenceBitmap:
         self.frames = set()
         return found
 
+    def take(self, limit: int, start: int = 0) -> list[int]:
+        found = [pfn for pfn in sorted(self.frames) if pfn >= start][:limit]
+        self.frames -= set(found)
+        return found
+
     def _check_range(self, first: int, count: int) -> None:
         if first < 0 or count < 0 or first + count > self.pages:
             raise IndexError(f"{first}+{count} of {self.pages}")

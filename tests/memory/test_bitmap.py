@@ -55,6 +55,15 @@ def test_next_run_starts_at_or_after_start(pair: tuple[DirtyBitmap, ReferenceBit
     assert native.next_run(start) == reference.next_run(start)
 
 
+@given(pairs(), st.integers(0, 200), st.integers(0, 5000))
+def test_take_clears_exactly_what_it_lists(
+    pair: tuple[DirtyBitmap, ReferenceBitmap], limit: int, start: int
+) -> None:
+    native, reference = pair
+    assert native.take(limit, start).tolist() == reference.take(limit, start)
+    assert native.pfns().tolist() == sorted(reference.frames)
+
+
 @given(st.sampled_from(SIZES).flatmap(lambda pages: st.tuples(filled(pages), filled(pages))))
 def test_merge_and_subtract_match_the_reference(
     pair: tuple[tuple[DirtyBitmap, ReferenceBitmap], tuple[DirtyBitmap, ReferenceBitmap]],
