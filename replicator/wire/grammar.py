@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from replicator.errors import TruncatedStream, require
+from replicator.errors import InvariantError, TruncatedStream, require
 from replicator.limits import PFN_MAX
 from replicator.wire import libxc, libxl
 from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
@@ -263,7 +263,7 @@ class Grammar:
     def _rules(self) -> LibxcGrammar:
         rules = self._libxc
         if rules is None:
-            raise AssertionError("libxc records come behind a domain header")
+            raise InvariantError("libxc records come behind a domain header")
         return rules
 
 

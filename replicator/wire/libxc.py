@@ -53,7 +53,7 @@ TABLE_BYTES_MAX = 1 << 20
 
 _EXTENDED_MAX = layout.VCPU.size + layout.VCPU_EXTENDED_BYTES_MAX
 #: Shortest and longest body of each type; the receiver judges the length from the record header.
-_BODY_BYTES: dict[LibxcType, tuple[int, int]] = {
+_BODY_BYTES: dict[int, tuple[int, int]] = {
     LibxcType.END: (0, TABLE_BYTES_MAX),
     LibxcType.PAGE_DATA: (layout.PAGE_DATA.size + layout.U64_BYTES, RECORD_BYTES_MAX),
     LibxcType.X86_PV_INFO: (layout.PV_INFO.size, TABLE_BYTES_MAX),
@@ -89,7 +89,7 @@ def check_length(record_type: int, length: int, place: Place) -> None:
         raise place.too_large(f"body of {length} bytes, at most {RECORD_BYTES_MAX} are allowed")
     if record_type & layout.OPTIONAL_BIT:
         return
-    limits = _BODY_BYTES.get(record_type)  # type: ignore[call-overload]
+    limits = _BODY_BYTES.get(record_type)
     if limits is None:
         raise UnknownMandatoryRecord(
             "mandatory record that no receiver handles", offset=place.offset, record=place.name

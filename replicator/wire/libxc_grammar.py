@@ -25,6 +25,7 @@ from replicator.wire.records import (
     DomainHeader,
     HvmContext,
     LibxcRecord,
+    OptionalRecord,
     P2mFrames,
     PageData,
     Place,
@@ -147,9 +148,8 @@ class LibxcGrammar:
                 self._has_shared_info = True
             case HvmContext():
                 self._has_hvm_context = True
-        part = _PARTS.get(record.TYPE) if hasattr(record, "TYPE") else None
-        if part is not None:
-            self._part = part
+        if not isinstance(record, OptionalRecord):
+            self._part = _PARTS.get(record.TYPE, self._part)
 
     def _accept_pages(self, record: PageData, place: Place) -> None:
         # Version 2 has no STATIC_DATA_END: the first of these records implies it.
