@@ -22,18 +22,20 @@ SWITCH_INTERVAL_S = 0.0005
 WATCH_S = 0.25
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
+_EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append what happens as JSON lines.")
 
 
 @click.command()
 @_CONFIG
 @click.option("--record", type=click.Path(path_type=Path), help="Write the session as a libxl v2 stream.")
 @click.option("--discard-replica", is_flag=True, help="Start afresh though a replica could be promoted.")
-def primary(config: Path, record: Path | None, discard_replica: bool) -> None:
+@_EVENTS
+def primary(config: Path, record: Path | None, discard_replica: bool, events: Path | None) -> None:
     """Start the guest of CONFIG and protect it."""
     settings = load_config(config)
 
     async def work() -> str:
-        daemon = Daemon(settings, record=record, discard_replica=discard_replica)
+        daemon = Daemon(settings, record=record, events=events, discard_replica=discard_replica)
         return await _run(daemon, daemon.run_primary)
 
     _finish(asyncio.run(_with_priority(work)))
@@ -41,12 +43,13 @@ def primary(config: Path, record: Path | None, discard_replica: bool) -> None:
 
 @click.command()
 @_CONFIG
-def secondary(config: Path) -> None:
+@_EVENTS
+def secondary(config: Path, events: Path | None) -> None:
     """Wait as the standby of CONFIG's guest, and take it over when its host dies."""
     settings = load_config(config)
 
     async def work() -> str:
-        daemon = Daemon(settings)
+        daemon = Daemon(settings, events=events)
         return await _run(daemon, daemon.run_secondary)
 
     _finish(asyncio.run(_with_priority(work)))

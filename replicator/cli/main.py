@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from replicator.cli.daemons import primary, secondary
+from replicator.cli.demo import demo
 from replicator.cli.keygen import keygen
 from replicator.cli.operate import promote, stop
 from replicator.cli.status import status
@@ -26,7 +27,7 @@ def cli(verbose: int) -> None:
     )
 
 
-for command in (primary, secondary, status, promote, stop, keygen):
+for command in (primary, secondary, status, promote, stop, keygen, demo):
     cli.add_command(command)
 
 

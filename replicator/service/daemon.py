@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from replicator.link.heartbeat import HeartbeatThread
 from replicator.link.keys import Keys, load_keys, load_public_key
 from replicator.link.zeromq import ZmqLink
 from replicator.memory.pages import GuestLayout
+from replicator.observe.journal import Journal
 from replicator.observe.status import Progress, Status, word_for_primary, word_for_secondary
 from replicator.output.announce import AddressBook, build_announcement
 from replicator.output.base import RelayCallbacks
@@ -58,7 +59,13 @@ class Daemon:
     """`run_primary` or `run_secondary` once; both return when this side's part is over."""
 
     def __init__(
-        self, config: DaemonConfig, *, record: Path | None = None, discard_replica: bool = False
+        self,
+        config: DaemonConfig,
+        *,
+        record: Path | None = None,
+        events: Path | None = None,
+        discard_replica: bool = False,
+        make_relay: Callable[..., Relay] = Relay,
     ) -> None:
         self._config = config
         self._kit: GuestKit = load_kit(config.guest_file)
@@ -74,6 +81,8 @@ class Daemon:
         )
         self._peer = self._peer_address(config.peer.host, config.peer.port)
         self._recorder = Recorder(record) if record is not None else None
+        self._journal = Journal(events)
+        self._make_port = make_relay
         self._discard = discard_replica
         self._link = ZmqLink(self._link_config)
         self._control = ControlServer(config.state_dir, self._answer)
@@ -178,6 +187,7 @@ class Daemon:
             books = [AddressBook(mac) for mac in identity.macs]
 
             async def activate(lease: Lease, state: bytes, frames: list[Frame]) -> None:
+                self._journal.say("granted", term=lease.term, epoch=store_epoch(store))
                 keeper = self._keep(lease)
                 guest = await standby.activate(state)
                 await self._start_promoted(guest, keeper, frames, books)
@@ -223,6 +233,7 @@ class Daemon:
             await guest.kill()
             raise GuestError("the lease ended before the guest could run")
         await guest.resume()
+        self._journal.say("running", replayed_inputs=len(frames))
         relay.announce(
             [Frame(nic, raw) for nic, book in enumerate(books) for raw in build_announcement(book.known())]
         )
@@ -248,7 +259,7 @@ class Daemon:
             on_input=lambda seq, frames: self._on_input(seq, frames),
             on_hold_full=lambda: self._post(ev.EpochDue()),
         )
-        relay = Relay(ports, deadline=self._deadline, callbacks=callbacks)
+        relay = self._make_port(ports, deadline=self._deadline, callbacks=callbacks)
         if replay:
             relay.replay(replay)
         relay.start()
@@ -345,6 +356,7 @@ class Daemon:
         if self._recorder is not None:
             self._recorder.close()
         self._arbiter.close()
+        self._journal.close()
 
     async def _keep_ticking(self) -> None:
         """Proof for the lease keeper and the peer that this loop runs."""
@@ -444,6 +456,11 @@ class Daemon:
             relay.oldest_held_age_ns / NS_PER_MS,
             role.samples.stats(),
         )
+
+
+def store_epoch(store: ReplicaStore) -> int:
+    """The committed epoch, 0 for none."""
+    return store.committed.epoch if store.committed is not None else 0
 
 
 _SECONDARY_EVENTS = (ev.PeerSilent, ev.PeerSpoke)

@@ -1,0 +1,38 @@
+"""The QEMU guest as a daemon sees it before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replicator.guests.base import Guest, GuestIdentity, Standby
+from replicator.guests.qemu_config import QemuGuestConfig, load_guest_file
+from replicator.guests.qemu_guest import start_guest
+from replicator.guests.qemu_launch import identify_guest
+from replicator.guests.qemu_standby import QemuStandby
+
+_PROBE = "probe"
+
+
+class QemuKit:
+    """Implements guest_kit.GuestKit."""
+
+    def __init__(self, config: QemuGuestConfig) -> None:
+        self._config = config
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    async def identify(self, run_dir: Path) -> GuestIdentity:
+        """Of a machine that is started for the question and ended again: only QEMU knows its memory map."""
+        return await identify_guest(self._config, run_dir / _PROBE)
+
+    async def start(self, ram_path: Path, run_dir: Path) -> Guest:
+        return await start_guest(self._config, ram_path, run_dir)
+
+    def make_standby(self, run_dir: Path) -> Standby:
+        return QemuStandby(self._config, run_dir)
+
+
+def load_qemu_kit(path: Path) -> QemuKit:
+    return QemuKit(load_guest_file(path))
