@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 
 from replicator.errors import LocalWireError, TruncatedStream
-from replicator.limits import LIBXL_RECORD_BYTES_MAX, PFN_MAX, RECORD_BYTES_MAX
+from replicator.limits import PFN_MAX, RECORD_BYTES_MAX
 from replicator.wire import layout, libxc, libxl
 from replicator.wire.layout import Buffer, DomainType, EmulatorId, LibxcType
 from replicator.wire.records import (
@@ -100,7 +100,5 @@ def checkpoint_epilogue(device_state: bytes) -> bytes:
     epoch."""
     if not device_state:
         raise LocalWireError("no device state", record="EMULATOR_CONTEXT")
-    if len(device_state) > LIBXL_RECORD_BYTES_MAX - layout.EMULATOR.size:
-        raise LocalWireError(f"device state of {len(device_state)} bytes", record="EMULATOR_CONTEXT")
     context = EmulatorContext(EmulatorId.QEMU_UPSTREAM, 0, device_state)
     return libxc.encode(CheckpointRecord()) + libxl.encode(context) + libxl.encode(CheckpointEnd())

@@ -35,7 +35,7 @@ from replicator.errors import (
     WireError,
 )
 from replicator.limits import LIBXL_RECORD_BYTES_MAX, PFN_MAX, RECORD_BYTES_MAX
-from replicator.wire import StreamDecoder, StreamEncoder, StreamKind, decode_stream, encode_record
+from replicator.wire import StreamDecoder, StreamEncoder, StreamKind, decode_stream, encode_record, libxl
 from replicator.wire.layout import CheckpointStateId, DomainType
 from replicator.wire.libxc import TABLE_BYTES_MAX
 from replicator.wire.records import (
@@ -191,6 +191,9 @@ REFUSALS = {
     ),
     "libxl length that overflows": Refusal(
         HVM_TAIL, rec(3, length=0xFFFFFFF9), RecordTooLarge, "EMULATOR_CONTEXT", "at most"
+    ),
+    "libxl unknown length": Refusal(
+        HVM_TAIL, rec(0x80000006, length=0x7FFFFFFF), RecordTooLarge, "libxl record 0x80000006", "at most"
     ),
     "table length": Refusal(
         HVM, rec(10, length=TABLE_BYTES_MAX + 1), RecordTooLarge, "HVM_PARAMS", "at most 1048576"
@@ -355,6 +358,9 @@ REFUSALS = {
     ),
     "vcpu context of no width": Refusal(
         PV_PAGES, vcpu(4, bytes(5167)), BadRecord, "X86_PV_VCPU_BASIC", "context of 5167"
+    ),
+    "vcpu context of no width before pv info": Refusal(
+        PV_START + "static_data_end ", vcpu(4, bytes(5167)), BadRecord, "X86_PV_VCPU_BASIC", "of 5167"
     ),
     "vcpu context of the other width": Refusal(
         PV_PAGES, vcpu(4, vcpu_context_32()), BadRecord, "X86_PV_VCPU_BASIC", "2800 bytes instead of 5168"
@@ -736,6 +742,13 @@ def test_refusal_is_the_same_at_any_split(name: str) -> None:
         assert third.value is second.value
 
 
+def test_libxl_ident() -> None:
+    """The decoder tells streams apart by it, so only a direct caller can meet a wrong one."""
+    with pytest.raises(BadHeader, match="instead of LibxlFmt") as caught:
+        libxl.decode_header(memoryview(b"LibxlFmu" + struct.pack(">II", 2, 0)), 7)
+    assert caught.value.offset == 7
+
+
 def test_lengths_are_judged_before_the_body_is_there() -> None:
     """Eight bytes are enough to refuse: no body is awaited that cannot be good."""
     for before, head in (
@@ -834,6 +847,7 @@ def test_p2m_list_grows_and_never_shrinks() -> None:
         HvmParams((HvmParam(1, 1),) * (1 << 17)),
         TscInfo(1, 1, -1, 1),
         OptionalRecord(0x13, b""),
+        OptionalRecord(0x0E, b""),
         EmulatorXenstoreData(2, 0, ((b"a\0b", b"c"),)),
         EmulatorXenstoreData(2, 0, ((b"/a", b"c"),)),
         EmulatorXenstoreData(2, 0, ((b"a", b"b\0c\0d"),)),
