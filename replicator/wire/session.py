@@ -55,6 +55,8 @@ DISKS_MAX: Final = 64
 NICS_MAX: Final = 32
 #: Frames in one InputFrames; 5 bytes a length at most, so the header stays below MESSAGE_BYTES_MAX.
 FRAMES_MAX: Final = 4096
+#: Payload of one InputFrames; small, because control messages wait behind it.
+INPUT_BATCH_BYTES_MAX: Final = 256 << 10
 INT_MAX: Final = (1 << 63) - 1
 
 
@@ -92,7 +94,7 @@ Prose = Annotated[str, prose(TEXT_CHARS_MAX)]
 #: A reason that machines compare; new ones may come without a new protocol version.
 Code = Annotated[str, text(40, _SLUG)]
 OptionalCode = Annotated[str, text(40, rf"({_SLUG})?")]
-#: Random, drawn by the primary for each sync: parts of an older one are recognised and dropped.
+#: Random, drawn by the primary for each connection: what an older one left on the way is recognised and dropped.
 SessionId = Annotated[bytes, octets(16)]
 #: xxh3_128 of an epoch's payloads in order.
 Digest = Annotated[bytes, octets(16)]
@@ -113,6 +115,7 @@ class Refusal:
     WRONG_DISK: Final = "wrong-disk"
     WRONG_NIC: Final = "wrong-nic"
     STALE_TERM: Final = "stale-term"
+    HAS_REPLICA: Final = "has-replica"
     BUSY: Final = "busy"
     NOT_SECONDARY: Final = "not-secondary"
 
@@ -143,9 +146,11 @@ class Hello:
     node: Node
     guest: Annotated[GuestRecord, nested(GuestRecord)]
     term: Count
-    #: The session that the primary would like to go on with, or a new one.
+    #: New with each hello; all that follows carries it.
     session: SessionId
     epochs_in_flight: Annotated[int, integer(1, EPOCHS_IN_FLIGHT_MAX)]
+    #: The operator agreed that a promotable replica of an earlier term is lost.
+    may_discard: Flag = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +182,8 @@ class EpochBegin:
     session: SessionId
     term: Count
     epoch: Positive
-    #: The epoch carries all RAM: it starts a sync and does not build on an older epoch.
-    first_of_sync: Flag
+    #: The committed epoch that this one builds upon; 0 when it carries all RAM and starts a synchronisation.
+    base: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +246,8 @@ class InputFrames:
     lengths: Annotated[tuple[int, ...], sequence(integer(1, FRAME_BYTES_MAX), FRAMES_MAX)]
 
     def problem(self) -> str:
-        if not 0 < sum(self.lengths) <= PART_BYTES_MAX:
-            return f"{sum(self.lengths)} bytes of frames are not in 1..{PART_BYTES_MAX}"
+        if not 0 < sum(self.lengths) <= INPUT_BATCH_BYTES_MAX:
+            return f"{sum(self.lengths)} bytes of frames are not in 1..{INPUT_BATCH_BYTES_MAX}"
         return ""
 
 

@@ -31,7 +31,7 @@ EXAMPLES: list[s.Message] = [
     s.HelloReply(
         "host-b", False, s.Refusal.WRONG_RAM, "256 MiB here, 512 MiB there", 3, s.NO_SESSION, 0, s.NO_DIGEST
     ),
-    s.EpochBegin(SESSION, 3, 18, False),
+    s.EpochBegin(SESSION, 3, 18, 17),
     s.EpochPart(SESSION, 18, 0, PART_BYTES_MAX),
     s.EpochEnd(SESSION, 18, 5, 9_000_000, DIGEST, 77),
     s.EpochDiscard(SESSION, 18),
@@ -147,7 +147,7 @@ def test_encoding_checks_what_decoding_would_refuse() -> None:
     with pytest.raises(LocalWireError, match="field session: 3 bytes instead of 16 in ack"):
         s.encode(s.Ack(b"abc", 1, DIGEST))
     with pytest.raises(LocalWireError, match="field epoch"):
-        s.encode(s.EpochBegin(SESSION, 1, 0, True))
+        s.encode(s.EpochBegin(SESSION, 1, 0, 0))
     with pytest.raises(LocalWireError, match="field guest: field macs"):
         s.encode(s.Hello(1, "a", replace(GUEST, macs=("nonsense",)), 1, SESSION, 1))
 
@@ -183,7 +183,7 @@ def test_input_frames_are_bounded_and_split_where_they_were_joined() -> None:
     payload = b"".join(frames)
     s.check_payload(message, len(payload))
     assert [bytes(one) for one in s.split_frames(message, memoryview(payload))] == frames
-    for lengths in ((), (0,), (FRAME_BYTES_MAX + 1,), (1,) * (s.FRAMES_MAX + 1), (FRAME_BYTES_MAX,) * 65):
+    for lengths in ((), (0,), (FRAME_BYTES_MAX + 1,), (1,) * (s.FRAMES_MAX + 1), (FRAME_BYTES_MAX,) * 5):
         with pytest.raises(LocalWireError):
             s.encode(s.InputFrames(SESSION, 1, lengths))
 

@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make test` and `make demo`. NO_INSTALL=1 forbids to install system packages.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server clang clang-format shellcheck
+
+.PHONY: test fast-test live-test lint native-test bench demo clean system-deps venv
+
+test: venv
+	$(BIN)/python -m pytest tests
+
+fast-test: venv
+	$(BIN)/python -m pytest tests -m "not live"
+
+live-test: venv
+	$(BIN)/python -m pytest tests -m live
+
+demo: venv
+	$(BIN)/replicator demo
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	clang-format --dry-run -Werror native/*.c native/*.h
+	shellcheck .ci/run .ci/system-deps
+
+native-test: venv
+	$(BIN)/python native/build_native.py --sanitize build/sanitized
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH=build/sanitized:. $(BIN)/python -m pytest tests/memory -p no:cacheprovider
+
+bench: venv
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+venv: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
+	./.ci/system-deps $(SYSTEM_PACKAGES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info replicator/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

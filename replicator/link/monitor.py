@@ -1,0 +1,107 @@
+"""What became of connections: libzmq's monitor events in the words of the link.
+
+A bound socket (`PeerWatch`) learns who was turned away and that a connection ended. A connecting one (`DialWatch`)
+learns that its handshake went through, or why not. After a protocol error or a refusal libzmq gives a connecting
+socket up for good and says nothing more, so the owner makes a new one after each failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from replicator.link.base import LinkRefused, PeerLeft, PeerRefused
+from replicator.link.polled import PolledSocket
+from replicator.link.sockets import Socket
+from replicator.wire.session import Channel
+
+_BAD_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+_BAD_CRYPTO = zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
+
+_KEYS_HINT = "compare the keys: each side needs the other's public key"
+
+
+class Monitor:
+    """Turns the events of one socket into calls of `on_event(event, value)`."""
+
+    def __init__(self, socket: Socket, on_event: Callable[[zmq.Event, int], None]) -> None:
+        self._on_event = on_event
+        self._pair = PolledSocket(
+            socket.get_monitor_socket(
+                zmq.Event.HANDSHAKE_SUCCEEDED
+                | zmq.Event.HANDSHAKE_FAILED_AUTH
+                | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+                | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+                | zmq.Event.DISCONNECTED
+            ),
+            self._drain,
+        )
+
+    def close(self) -> None:
+        self._pair.close("closed")
+
+    def _drain(self) -> None:
+        for event, value in self._events():
+            self._on_event(event, value)
+
+    def _events(self) -> Iterator[tuple[zmq.Event, int]]:
+        while (frames := self._pair.receive()) is not None:
+            found = parse_monitor_message([bytes(frame) for frame in frames])
+            yield zmq.Event(found["event"]), found["value"]
+
+
+class PeerWatch:
+    """Tells `report` what happens to the connections of a bound socket."""
+
+    def __init__(
+        self, socket: Socket, channel: Channel, report: Callable[[PeerRefused | PeerLeft], None]
+    ) -> None:
+        self._channel = channel
+        self._report = report
+        #: Failed handshakes whose DISCONNECTED is still to come.
+        self._failed = 0
+        self._monitor = Monitor(socket, self._on_event)
+
+    def close(self) -> None:
+        self._monitor.close()
+
+    def _on_event(self, event: zmq.Event, value: int) -> None:
+        if event is zmq.Event.DISCONNECTED:
+            if self._failed:
+                self._failed -= 1
+            elif self._channel is Channel.CONTROL:
+                self._report(PeerLeft())
+        elif event is not zmq.Event.HANDSHAKE_SUCCEEDED:
+            self._failed += 1
+            # The gatekeeper reports a refused key itself, with the key.
+            if event is zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
+                self._report(PeerRefused(self._channel, *_why_refused(value)))
+
+
+def why_dial_failed(event: zmq.Event, value: int) -> LinkRefused | None:
+    """The refusal behind a failed handshake of a connecting socket; None for an ordinary loss."""
+    if event is zmq.Event.HANDSHAKE_FAILED_AUTH:
+        return LinkRefused(
+            "the peer does not allow our key", "add our public key to the peer's list of allowed keys"
+        )
+    if event is zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
+        if value == _BAD_MECHANISM:
+            return LinkRefused("one side wants encryption and the other does not", _KEYS_HINT)
+        return LinkRefused(f"the peer's handshake makes no sense ({value:#x})", "is it a replicator's port?")
+    if event is zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
+        return LinkRefused(
+            f"the peer ended the handshake ({os.strerror(value)})",
+            "its key may not be the public key that we have of it, or its port is not a replicator's",
+        )
+    return None
+
+
+def _why_refused(value: int) -> tuple[str, str]:
+    if value == _BAD_MECHANISM:
+        return "somebody connected without our encryption", _KEYS_HINT
+    if value == _BAD_CRYPTO:
+        return "somebody connected with another public key of ours in mind", _KEYS_HINT
+    return f"somebody sent what is not our protocol ({value:#x})", "something else may use this port"

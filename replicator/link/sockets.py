@@ -1,0 +1,168 @@
+"""Sockets of the link: every option in one place, the CURVE roles and the ZAP answer about who may come in.
+
+Bounds. A frame larger than MAXMSGSIZE ends its connection before it is read. Bulk keeps at most BULK_HWM messages
+on either side, so a stalled receiver costs each side BULK_HWM * PART_BYTES_MAX. A dead peer is noticed by the
+heartbeat thread; the values here only see to it that no socket stays half open for ever. TCP_MAXRT (the kernel's
+TCP_USER_TIMEOUT) also ends a connection whose receiver took nothing for so long, so it must be longer than any
+pause of a healthy secondary; for the same reason there are no ZMTP pings on bulk, where they would queue behind
+data that nobody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+from zmq.utils import z85
+
+from replicator.errors import ConfigError, TransportError
+from replicator.limits import FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX
+from replicator.link.base import LinkConfig, PeerAddress
+from replicator.link.keys import Keys
+from replicator.wire.session import INPUT_BATCH_BYTES_MAX, Channel
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+BULK_HWM: Final = 4
+CONTROL_HWM: Final = 64
+HEARTBEAT_HWM: Final = 8
+HANDSHAKE_MS: Final = 2_000
+RECONNECT_MS: Final = 50
+STALLED_MS: Final = 15_000
+PING_MS: Final = 1_000
+PING_TIMEOUT_MS: Final = 5_000
+#: MAXMSGSIZE counts a frame as it travels; CURVE adds a nonce, a tag and a command name (33 bytes today).
+SEALING_BYTES: Final = 64
+#: Half-open connections that may wait in a port's queue.
+BACKLOG: Final = 16
+
+_ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+_ZAP_DOMAIN: Final = b"replicator"
+
+_HWM: Final = {Channel.BULK: BULK_HWM, Channel.CONTROL: CONTROL_HWM, Channel.HEARTBEAT: HEARTBEAT_HWM}
+_FRAME_BYTES_MAX: Final = {
+    Channel.BULK: PART_BYTES_MAX,
+    Channel.CONTROL: max(MESSAGE_BYTES_MAX, INPUT_BATCH_BYTES_MAX),
+    Channel.HEARTBEAT: MESSAGE_BYTES_MAX,
+}
+if FRAME_BYTES_MAX > INPUT_BATCH_BYTES_MAX:
+    raise AssertionError("one guest frame must fit one batch of inputs")
+
+
+def listen(context: Context, config: LinkConfig, channel: Channel, port: int) -> Socket:
+    """A bound socket for the channel: PULL for bulk, ROUTER else. TransportError when the port is not to be had."""
+    socket = context.socket(zmq.PULL if channel is Channel.BULK else zmq.ROUTER)
+    _set_common(socket, channel, config.bind_host)
+    socket.set(zmq.BACKLOG, BACKLOG)
+    if channel is not Channel.BULK:
+        # A reply to a peer that is gone must fail, not vanish.
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+    if config.keys is not None:
+        socket.set(zmq.CURVE_SERVER, 1)
+        socket.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+        _set_own_keys(socket, config.keys)
+    endpoint = _endpoint(config.bind_host, port)
+    try:
+        socket.bind(endpoint.replace(":0", ":*") if port == 0 else endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise TransportError(
+            f"cannot listen for {channel.value} on {config.bind_host} port {port}: {error.strerror}",
+            hint="another daemon may run here, or the address is not one of this host",
+        ) from error
+    return socket
+
+
+def dial(context: Context, config: LinkConfig, channel: Channel, peer: PeerAddress) -> Socket:
+    """A socket for the channel that will connect once `socket.connect(endpoint_of(...))` is called."""
+    config.check_secrecy(peer.host)
+    if (config.keys is None) != (peer.public_key == ""):
+        raise ConfigError(
+            "keys are configured for one side of the link only",
+            hint="name the peer's public key beside our own, or leave out both",
+        )
+    socket = context.socket(zmq.PUSH if channel is Channel.BULK else zmq.DEALER)
+    _set_common(socket, channel, peer.host)
+    # Nothing is queued until the handshake is through, and nothing outlives the connection.
+    socket.set(zmq.IMMEDIATE, 1)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    if config.keys is not None:
+        socket.set(zmq.CURVE_SERVERKEY, peer.public_key.encode())
+        _set_own_keys(socket, config.keys)
+    return socket
+
+
+def endpoint_of(channel: Channel, peer: PeerAddress) -> str:
+    """Where the peer listens for the channel."""
+    ports = {
+        Channel.BULK: peer.bulk_port,
+        Channel.CONTROL: peer.control_port,
+        Channel.HEARTBEAT: peer.heartbeat_port,
+    }
+    return _endpoint(peer.host, ports[channel])
+
+
+def bound_port(socket: Socket) -> int:
+    """The port that a socket of `listen` has."""
+    return int(socket.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def _set_common(socket: Socket, channel: Channel, host: str) -> None:
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.SNDHWM, _HWM[channel])
+    socket.set(zmq.RCVHWM, _HWM[channel])
+    socket.set(zmq.MAXMSGSIZE, _FRAME_BYTES_MAX[channel] + SEALING_BYTES)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.TCP_MAXRT, STALLED_MS)
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, 5)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, 2)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
+    if channel is not Channel.BULK:
+        socket.set(zmq.HEARTBEAT_IVL, PING_MS)
+        socket.set(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
+    if ":" in host:
+        socket.set(zmq.IPV6, 1)
+
+
+def _set_own_keys(socket: Socket, keys: Keys) -> None:
+    socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
+    socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+
+
+class Gatekeeper:
+    """Answers libzmq's question (ZAP, RFC 27) whether a key may come in. One a context, made before `listen`."""
+
+    def __init__(self, context: Context, keys: Keys, on_refused: Callable[[str, str], None]) -> None:
+        """`on_refused(address, key)` hears of each peer that was turned away."""
+        self._allowed = keys.allowed
+        self._on_refused = on_refused
+        self.socket: Socket = context.socket(zmq.REP)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.bind(_ZAP_ENDPOINT)
+
+    def answer(self) -> None:
+        """Answer every question that waits."""
+        while True:
+            try:
+                question = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.socket.send_multipart(self._judge(question))
+
+    def _judge(self, question: list[bytes]) -> list[bytes]:
+        version, request, domain, address, _identity, mechanism, *credentials = question
+        status, text = b"400", b"not allowed"
+        if (domain, mechanism, len(credentials)) == (_ZAP_DOMAIN, b"CURVE", 1):
+            key = z85.encode(credentials[0]).decode()
+            if key in self._allowed:
+                status, text = b"200", b"OK"
+            else:
+                self._on_refused(address.decode(errors="replace"), key)
+        return [version, request, status, text, b"", b""]
