@@ -44,9 +44,7 @@ RECEIVE_BYTES = 65_536
 
 def say(event: str, **fields: Any) -> None:
     """One JSON line on stdout."""
-    print(
-        json.dumps({"event": event, "at_ns": time.monotonic_ns(), **fields}), flush=True
-    )
+    print(json.dumps({"event": event, "at_ns": time.monotonic_ns(), **fields}), flush=True)
 
 
 class Connection:
@@ -59,9 +57,7 @@ class Connection:
         try:
             self.socket = socket.create_connection((address, port), CONNECT_TIMEOUT_S)
         except OSError as error:
-            raise TransportError(
-                f"cannot connect to redis at {address}:{port}: {error}"
-            ) from error
+            raise TransportError(f"cannot connect to redis at {address}:{port}: {error}") from error
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: bytes) -> None:
@@ -115,9 +111,7 @@ class IncrementLoad:
         now = time.monotonic_ns()
         for reply in replies:
             if not isinstance(reply, int) or not self.unanswered:
-                self.connection.broken = (
-                    f"{self.connection.name}: an unexpected reply {reply!r}"
-                )
+                self.connection.broken = f"{self.connection.name}: an unexpected reply {reply!r}"
                 return
             self.acked.append(Acked(reply, self._sent_ns, now))
             self.unanswered = 0
@@ -153,9 +147,7 @@ class SetLoad:
         """Record replies; they come in the order of the requests, so `acked` alone names the acknowledged keys."""
         for reply in replies:
             if reply != b"OK" or not self._under_way:
-                self.connection.broken = (
-                    f"{self.connection.name}: an unexpected reply {reply!r}"
-                )
+                self.connection.broken = f"{self.connection.name}: an unexpected reply {reply!r}"
                 return
             self._under_way.popleft()
             self.acked += 1
@@ -170,9 +162,7 @@ class Client:
     def __init__(self, address: str, port: int) -> None:
         token = secrets.token_hex(4)
         self._address, self._port = address, port
-        self.increments = IncrementLoad(
-            Connection(address, port, "INCR"), f"incr:{token}"
-        )
+        self.increments = IncrementLoad(Connection(address, port, "INCR"), f"incr:{token}")
         self.sets = SetLoad(Connection(address, port, "SET"), f"set:{token}")
         self._breaks: list[str] = []
         self._selector = selectors.DefaultSelector()
@@ -244,9 +234,7 @@ class Client:
             self._wait(left)
         for load in self._alive():
             if load.unanswered:
-                load.connection.broken = (
-                    f"{load.connection.name}: no reply for {PATIENCE_S:.0f} s"
-                )
+                load.connection.broken = f"{load.connection.name}: no reply for {PATIENCE_S:.0f} s"
                 self._note(load)
 
     def _record(self, ended_ns: int) -> Recording:
@@ -284,15 +272,12 @@ class Client:
             reader = self._reader(self.sets)
             for start in range(0, self.sets.acked, READ_BACK_KEYS):
                 pairs = [
-                    self.sets.pair(n)
-                    for n in range(start, min(start + READ_BACK_KEYS, self.sets.acked))
+                    self.sets.pair(n) for n in range(start, min(start + READ_BACK_KEYS, self.sets.acked))
                 ]
                 reply = reader.ask("MGET", *(key for key, _ in pairs))
                 wanted = [value.encode() for _, value in pairs]
                 found = reply if isinstance(reply, list) else [None] * len(wanted)
-                missing += sum(
-                    have != want for have, want in zip(found, wanted, strict=True)
-                )
+                missing += sum(have != want for have, want in zip(found, wanted, strict=True))
         except TransportError as error:
             say("unreadable", reason=str(error))
             return None

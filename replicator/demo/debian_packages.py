@@ -29,9 +29,7 @@ APT_OPTIONS = (
 COMMAND_TIMEOUT_S = 240
 #: What one `'URL' NAME SIZE HASH` line of `apt-get --print-uris` looks like.
 URI_LINE = re.compile(r"^'[^']*' (?P<name>\S+) (?P<size>\d+) ")
-DEPENDS_LINE = re.compile(
-    r"^ (?P<alternative>[| ])(?:Pre)?Depends: (?P<package>[^<>\s]+)$"
-)
+DEPENDS_LINE = re.compile(r"^ (?P<alternative>[| ])(?:Pre)?Depends: (?P<package>[^<>\s]+)$")
 HINT_OFFLINE = (
     "the guest is made of Debian packages: check the network and /etc/apt/sources.list, run `apt-get update` as "
     "root, and try again; a cache filled on another machine (REPLICATOR_CACHE) works offline"
@@ -52,6 +50,12 @@ def require_tools() -> None:
             )
 
 
+def shorten(argv: Sequence[str]) -> str:
+    """A command for an error message: without apt's options, its many packages cut short."""
+    words = [word for word in argv if word not in APT_OPTIONS]
+    return f"`{' '.join(words[:4])}{' ...' if len(words) > 4 else ''}`"
+
+
 def run_tool(argv: Sequence[str], *, cwd: Path | None = None) -> str:
     """Run one tool, return its stdout; raise AptError with its last words when it fails."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
@@ -61,14 +65,9 @@ def run_tool(argv: Sequence[str], *, cwd: Path | None = None) -> str:
             timeout=COMMAND_TIMEOUT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise AptError(
-            f"{argv[0]} did not end in {COMMAND_TIMEOUT_S} s", hint=HINT_OFFLINE
-        ) from error
+        raise AptError(f"{argv[0]} did not end in {COMMAND_TIMEOUT_S} s", hint=HINT_OFFLINE) from error
     if done.returncode != 0:
-        words = (
-            " / ".join(line for line in done.stderr.strip().splitlines()[-3:])
-            or "no message"
-        )
+        words = " / ".join(line for line in done.stderr.strip().splitlines()[-3:]) or "no message"
         raise AptError(f"`{' '.join(argv)}` failed: {words}", hint=HINT_OFFLINE)
     return done.stdout
 
@@ -89,9 +88,7 @@ def first_dependencies(listing: str) -> list[str]:
 
 def depends_of(packages: Sequence[str]) -> list[str]:
     """Packages that these need, as apt's lists say. One call for many: reading the lists takes most of its time."""
-    return first_dependencies(
-        run_tool(["apt-cache", "depends", "--important", *packages])
-    )
+    return first_dependencies(run_tool(["apt-cache", "depends", "--important", *packages]))
 
 
 def resolve_meta(meta: str, prefix: str) -> str:
@@ -107,11 +104,7 @@ def library_closure(roots: Sequence[str]) -> list[str]:
     seen = set(roots)
     newest = set(roots)
     while newest:
-        needed = {
-            package
-            for package in depends_of(sorted(newest))
-            if package.startswith("lib")
-        }
+        needed = {package for package in depends_of(sorted(newest)) if package.startswith("lib")}
         newest = needed - seen
         seen |= newest
     return sorted(seen)
@@ -125,9 +118,7 @@ def package_file_names(packages: Sequence[str]) -> list[str]:
             ["apt-get", *APT_OPTIONS, "--print-uris", "download", *packages],
             cwd=Path(empty),
         )
-    names = [
-        match["name"] for match in map(URI_LINE.match, listing.splitlines()) if match
-    ]
+    names = [match["name"] for match in map(URI_LINE.match, listing.splitlines()) if match]
     if len(names) != len(set(packages)):
         raise AptError(
             f"apt knows files for {len(names)} of {len(set(packages))} packages",
@@ -142,9 +133,7 @@ def download(packages: Sequence[str], folder: Path, progress: Progress) -> list[
     names = package_file_names(packages)
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
-        progress(
-            f"downloading {len(missing)} Debian packages (unpacked into the cache, not installed)"
-        )
+        progress(f"downloading {len(missing)} Debian packages (unpacked into the cache, not installed)")
     run_tool(["apt-get", *APT_OPTIONS, "-q", "download", *packages], cwd=folder)
     return [folder / name for name in names]
 
@@ -156,7 +145,7 @@ def update_lists(progress: Progress) -> None:
             "apt's package lists are missing or stale and only root can update them",
             hint=HINT_OFFLINE,
         )
-    progress("apt's package lists are missing or stale: running apt-get update")
+    progress("apt could not give the packages: updating its lists (apt-get update)")
     run_tool(["apt-get", *APT_OPTIONS, "-q", "update"])
 
 

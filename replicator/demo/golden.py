@@ -103,18 +103,14 @@ def qemu_version() -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise GuestError(
-            f"cannot run {QEMU}: {error}", hint="apt-get install qemu-system-x86"
-        ) from error
+        raise GuestError(f"cannot run {QEMU}: {error}", hint="apt-get install qemu-system-x86") from error
     return done.stdout.splitlines()[0]
 
 
 def golden_key(image: GuestImage, config: QemuGuestConfig, accel: str) -> str:
     """Names everything that must be equal where a saved state is loaded; paths of this machine left out."""
     anywhere = replace(config, kernel=Path("/kernel"), initrd=Path("/initrd"))
-    command = build_command(
-        anywhere, Launch(accel, Path("/ram"), Path("/run"), (0, 1), True)
-    )
+    command = build_command(anywhere, Launch(accel, Path("/ram"), Path("/run"), (0, 1), True))
     parts = [image.fingerprint, qemu_version(), command]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
@@ -128,19 +124,14 @@ def load_golden(folder: Path, config: QemuGuestConfig) -> Golden | None:
         size = golden.ram_path.stat().st_size
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    whole = (
-        manifest == {"device_state": digest, "ram_bytes": size}
-        and size == config.ram_bytes
-    )
+    whole = manifest == {"device_state": digest, "ram_bytes": size} and size == config.ram_bytes
     return golden if whole else None
 
 
 def copy_sparse(source: Path, target: Path, mode: str) -> None:
     """Copy a RAM file; `mode` "always" turns zeros into holes, "auto" keeps the holes there are."""
     argv = ["cp", "--reflink=auto", f"--sparse={mode}", str(source), str(target)]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
-    )
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
     if done.returncode != 0:
         target.unlink(missing_ok=True)
         raise GuestError(
@@ -189,15 +180,9 @@ async def wait_until_ready(guest: QemuGuest, wire: socket.socket) -> None:
         )
         if ready.done():
             return
-        what = (
-            trouble.result()
-            if trouble.done()
-            else f"nothing within {BOOT_TIMEOUT_S:.0f} s"
-        )
+        what = trouble.result() if trouble.done() else f"nothing within {BOOT_TIMEOUT_S:.0f} s"
         console = "" if trouble.done() else (await guest.read_console())[-1000:]
-        raise GuestError(
-            f"the guest did not get its services up: {what} {console}".rstrip()
-        )
+        raise GuestError(f"the guest did not get its services up: {what} {console}".rstrip())
     finally:
         for task in (ready, trouble):
             task.cancel()
@@ -208,9 +193,7 @@ async def boot_and_save(config: QemuGuestConfig, build: Path) -> None:
     """Boot once on tmpfs and put RAM and device state into `build`."""
     with tempfile.TemporaryDirectory(prefix="rp-golden-", dir=SCRATCH_ROOT) as name:
         scratch = Path(name)
-        guest = await start_guest(
-            config, scratch / "ram", scratch / "run", paused=True, reserve=False
-        )
+        guest = await start_guest(config, scratch / "ram", scratch / "run", paused=True, reserve=False)
         try:
             with listening(guest.nics[0]) as wire:
                 await guest.resume()
@@ -222,9 +205,7 @@ async def boot_and_save(config: QemuGuestConfig, build: Path) -> None:
             await guest.kill()
     (build / STATE_FILE).write_bytes(state)
     digest = hashlib.sha256(state).hexdigest()
-    (build / MANIFEST).write_text(
-        json.dumps({"device_state": digest, "ram_bytes": config.ram_bytes}) + "\n"
-    )
+    (build / MANIFEST).write_text(json.dumps({"device_state": digest, "ram_bytes": config.ram_bytes}) + "\n")
 
 
 async def build_golden(config: QemuGuestConfig, target: Path) -> None:
@@ -258,9 +239,7 @@ async def find_or_build(
             await build_golden(config, target)
             golden = load_golden(target, config)
     if golden is None:
-        raise GuestError(
-            f"the booted guest in {target} changed while it was being kept"
-        )
+        raise GuestError(f"the booted guest in {target} changed while it was being kept")
     return golden
 
 
@@ -302,8 +281,6 @@ def reserve(ram_path: Path) -> None:
         os.posix_fallocate(fd, 0, os.fstat(fd).st_size)
     except OSError as error:
         ram_path.unlink(missing_ok=True)
-        raise GuestError(
-            f"no room for RAM file {ram_path}: {error.strerror}"
-        ) from error
+        raise GuestError(f"no room for RAM file {ram_path}: {error.strerror}") from error
     finally:
         os.close(fd)

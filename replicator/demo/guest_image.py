@@ -124,9 +124,7 @@ def fetch_packages(folder: Path, progress: Progress) -> list[Path]:
 
     def fetch() -> list[Path]:
         kernel = debian.resolve_meta(KERNEL_META, KERNEL_PREFIX)
-        return debian.download(
-            debian.library_closure([kernel, *ROOT_PACKAGES]), folder, progress
-        )
+        return debian.download(debian.library_closure([kernel, *ROOT_PACKAGES]), folder, progress)
 
     debian.require_tools()
     try:
@@ -136,83 +134,67 @@ def fetch_packages(folder: Path, progress: Progress) -> list[Path]:
         return fetch()
 
 
+def find_in(tree: Path, path: str) -> Path:
+    """A file of an unpacked tree, where Debian 12 has it or, since its merge, below usr/."""
+    for candidate in (tree / path, tree / "usr" / path):
+        if candidate.exists():
+            return candidate.resolve()
+    raise GuestError(f"the packages hold no {path}", hint="a package of the guest changed its files")
+
+
 def one_match(tree: Path, pattern: str) -> Path:
     """The single file of an unpacked tree that matches; raise GuestError otherwise."""
     found = sorted(tree.glob(pattern))
     if len(found) != 1:
-        raise GuestError(
-            f"the packages hold {len(found)} files {pattern}, one was expected"
-        )
+        raise GuestError(f"the packages hold {len(found)} files {pattern}, one was expected")
     return found[0]
 
 
 def module_bytes(path: Path) -> bytes:
     """A kernel module as insmod of busybox takes it: not compressed."""
-    return (
-        lzma.decompress(path.read_bytes())
-        if path.suffix == ".xz"
-        else path.read_bytes()
-    )
+    return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
 def module_entries(tree: Path) -> dict[str, Entry]:
     """/modules: the drivers and the order to load them in."""
     entries: dict[str, Entry] = {}
-    files = {
-        path.name.split(".")[0]: path
-        for path in tree.glob("lib/modules/*/kernel/**/*.ko*")
-    }
+    files = {path.name.split(".")[0]: path for path in tree.glob("lib/modules/*/kernel/**/*.ko*")}
     missing = [name for name in scripts.REQUIRED_MODULES if name not in files]
     if missing:
         raise GuestError(f"the kernel package has no module {', '.join(missing)}")
-    wanted = [
-        name
-        for name in (*scripts.REQUIRED_MODULES, *scripts.OPTIONAL_MODULES)
-        if name in files
-    ]
+    wanted = [name for name in (*scripts.REQUIRED_MODULES, *scripts.OPTIONAL_MODULES) if name in files]
     for name in wanted:
         entries[f"modules/{name}.ko"] = regular(module_bytes(files[name]))
-    entries["modules/order"] = regular(
-        "".join(f"{name}.ko\n" for name in wanted).encode()
-    )
+    entries["modules/order"] = regular("".join(f"{name}.ko\n" for name in wanted).encode())
     return entries
 
 
 def program_entries(tree: Path) -> dict[str, Entry]:
     """/bin and the libraries its programs need."""
     programs = {
-        "bin/redis-server": (tree / "usr/bin/redis-server").resolve(),
-        "bin/perl": (tree / "usr/bin/perl").resolve(),
+        "bin/redis-server": find_in(tree, "bin/redis-server"),
+        "bin/perl": find_in(tree, "bin/perl"),
     }
     folders = [tree / folder for folder in LIBRARY_FOLDERS]
-    entries = {
-        name: regular(path.read_bytes(), executable=True)
-        for name, path in programs.items()
-    }
+    entries = {name: regular(path.read_bytes(), executable=True) for name, path in programs.items()}
     for name, path in shared_libraries(programs.values(), folders).items():
-        entries[f"lib/x86_64-linux-gnu/{name}"] = regular(
-            path.read_bytes(), executable=True
-        )
+        entries[f"lib/x86_64-linux-gnu/{name}"] = regular(path.read_bytes(), executable=True)
     for path in programs.values():
         loader = ElfFile(path.read_bytes(), path.name).interpreter()
         if loader is not None:
-            entries[loader.lstrip("/")] = symlink(
-                f"/lib/x86_64-linux-gnu/{Path(loader).name}"
-            )
+            entries[loader.lstrip("/")] = symlink(f"/lib/x86_64-linux-gnu/{Path(loader).name}")
     return entries
 
 
 def initramfs_entries(tree: Path) -> dict[str, Entry]:
     """Every file of the guest."""
-    busybox = (tree / "bin/busybox").read_bytes()
+    busybox = find_in(tree, "bin/busybox").read_bytes()
     entries = {folder: directory() for folder in ("proc", "sys", "dev", "tmp", "root")}
     entries["bin/busybox"] = regular(busybox, executable=True)
     entries.update({f"bin/{applet}": symlink("busybox") for applet in APPLETS})
     entries["dev/console"] = character_device(5, 1)
     entries["init"] = regular(scripts.fill_in(scripts.INIT).encode(), executable=True)
-    entries[f"{PERL_FOLDER}/strict.pm"] = regular(
-        (tree / PERL_FOLDER / "strict.pm").read_bytes()
-    )
+    entries[f"{PERL_FOLDER}/strict.pm"] = regular((tree / PERL_FOLDER / "strict.pm").read_bytes())
     entries["services.pl"] = regular(scripts.fill_in(scripts.SERVICES).encode())
     return {**entries, **module_entries(tree), **program_entries(tree)}
 
@@ -256,9 +238,7 @@ def ensure_guest_image(cache_dir: Path, progress: Progress) -> GuestImage:
     Raises GuestError (AptError where packages cannot be had) with a hint; the cache stays usable.
     """
     if platform.machine() != "x86_64":
-        raise GuestError(
-            f"the demonstration's guest is x86-64, this machine is {platform.machine()}"
-        )
+        raise GuestError(f"the demonstration's guest is x86-64, this machine is {platform.machine()}")
     target = cache_dir / "images" / recipe_name()
     image = load_image(target)
     if image is not None:
@@ -269,8 +249,6 @@ def ensure_guest_image(cache_dir: Path, progress: Progress) -> GuestImage:
             build_image(cache_dir, target, progress)
             image = load_image(target)
     if image is None:
-        raise GuestError(
-            f"the guest image in {target} changed while it was being built"
-        )
+        raise GuestError(f"the guest image in {target} changed while it was being built")
     progress(f"guest image {image.fingerprint} is ready")
     return image

@@ -86,10 +86,7 @@ def cpio_archive(entries: Mapping[str, Entry]) -> bytes:
     """The whole archive; parents come before their children because names are sorted by their parts."""
     everything = with_parents(entries)
     ordered = sorted(everything, key=lambda name: PurePosixPath(name).parts)
-    members = [
-        cpio_member(name, everything[name], number)
-        for number, name in enumerate(ordered, start=1)
-    ]
+    members = [cpio_member(name, everything[name], number) for number, name in enumerate(ordered, start=1)]
     return b"".join(members) + cpio_member(TRAILER, Entry(0), 0)
 
 
@@ -110,9 +107,7 @@ class ElfFile:
             self._number(54, 2),
             self._number(56, 2),
         )
-        self._segments = [
-            self._segment(offset + index * size) for index in range(count)
-        ]
+        self._segments = [self._segment(offset + index * size) for index in range(count)]
 
     def _number(self, offset: int, width: int) -> int:
         return int.from_bytes(self._data[offset : offset + width], "little")
@@ -158,9 +153,7 @@ class ElfFile:
         if not tables:
             return []
         strings = self._file_offset(tables[0])
-        return [
-            self._text(strings + value) for tag, value in dynamic if tag == DT_NEEDED
-        ]
+        return [self._text(strings + value) for tag, value in dynamic if tag == DT_NEEDED]
 
 
 def find_library(name: str, folders: Sequence[Path]) -> Path:
@@ -175,9 +168,7 @@ def find_library(name: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def shared_libraries(
-    programs: Iterable[Path], folders: Sequence[Path]
-) -> dict[str, Path]:
+def shared_libraries(programs: Iterable[Path], folders: Sequence[Path]) -> dict[str, Path]:
     """Library name -> file, for everything the programs need, directly or not."""
     found: dict[str, Path] = {}
     waiting = list(programs)

@@ -97,9 +97,7 @@ def require_abilities() -> None:
     """Raise ConfigError unless this process can make namespaces and TAPs."""
     for tool in ("ip", "nsenter"):
         if shutil.which(tool) is None:
-            raise ConfigError(
-                f"{tool} is not installed", hint="apt-get install iproute2 util-linux"
-            )
+            raise ConfigError(f"{tool} is not installed", hint="apt-get install iproute2 util-linux")
     if os.geteuid() != 0:
         raise ConfigError("network namespaces need root", hint="run it with sudo")
     if not Path("/dev/net/tun").exists():
@@ -111,9 +109,7 @@ def require_abilities() -> None:
 
 def namespace_names() -> list[str]:
     """Names of all named network namespaces."""
-    return (
-        sorted(path.name for path in NETNS_DIR.iterdir()) if NETNS_DIR.is_dir() else []
-    )
+    return sorted(path.name for path in NETNS_DIR.iterdir()) if NETNS_DIR.is_dir() else []
 
 
 def pids_inside(namespace: str) -> list[int]:
@@ -143,16 +139,19 @@ def remove_namespaces(names: Sequence[str]) -> None:
     """End what runs in these namespaces and remove them."""
     kill_inside(names)
     for name in names:
-        run_ip(["netns", "del", name])
+        try:
+            run_ip(["netns", "del", name])
+        except GuestError:
+            # Two labs that start at once find the same leftovers.
+            if (NETNS_DIR / name).exists():
+                raise
 
 
 def remove_leftovers() -> list[str]:
     """Remove namespaces and scratch directories of labs whose process is gone; return their names."""
     stale = [name for name in namespace_names() if is_leftover(name)]
     remove_namespaces(stale)
-    scratches = [
-        path for path in SCRATCH_ROOT.glob("replicator-*") if is_leftover(path.name)
-    ]
+    scratches = [path for path in SCRATCH_ROOT.glob("replicator-*") if is_leftover(path.name)]
     for path in scratches:
         shutil.rmtree(path, ignore_errors=True)
     return stale + [path.name for path in scratches]
@@ -187,9 +186,7 @@ ALL_LINKS = tuple(Link(host, network) for host, network in LINKS)
 def links_named(what: str) -> tuple[Link, ...]:
     """The cables that `host`, `network` or `host/network` means; raise ConfigError when there is none."""
     found = tuple(
-        link
-        for link in ALL_LINKS
-        if what in (link.host, link.network, f"{link.host}/{link.network}")
+        link for link in ALL_LINKS if what in (link.host, link.network, f"{link.host}/{link.network}")
     )
     if not found:
         raise ConfigError(
@@ -204,9 +201,7 @@ def switch_commands(namespaces: Mapping[str, str]) -> str:
     lines = []
     for network, prefix in NETWORKS.items():
         bridge = f"br-{network}"
-        lines.append(
-            f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-        )
+        lines.append(f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
         lines.append(f"link set {bridge} up")
         if network == ARBITER:
             lines.append(f"addr add {prefix}.{SWITCH_ARBITER_OCTET}/24 dev {bridge}")
@@ -226,17 +221,13 @@ def host_commands(host: str) -> str:
             continue
         octet = LINKS[(host, link.network)]
         if octet is None:
-            lines.append(
-                f"link add {HOST_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-            )
+            lines.append(f"link add {HOST_BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
             lines.append(f"tuntap add dev {TAP_NAME} mode tap")
             lines.append(f"link set {TAP_NAME} master {HOST_BRIDGE} up")
             lines.append(f"link set {link.interface} master {HOST_BRIDGE} up")
             lines.append(f"link set {HOST_BRIDGE} up")
         else:
-            lines.append(
-                f"addr add {NETWORKS[link.network]}.{octet}/24 dev {link.interface}"
-            )
+            lines.append(f"addr add {NETWORKS[link.network]}.{octet}/24 dev {link.interface}")
             lines.append(f"link set {link.interface} up")
     return "\n".join(lines) + "\n"
 
@@ -245,9 +236,7 @@ class Lab:
     """Context manager: the machines above. Use it in the main thread so that signals lead to its clean-up."""
 
     def __init__(self) -> None:
-        self.name = (
-            f"replicator-{os.getpid()}-{process_start(os.getpid())}-{next(_numbers)}"
-        )
+        self.name = f"replicator-{os.getpid()}-{process_start(os.getpid())}-{next(_numbers)}"
         self.namespaces = {host: f"{self.name}-{host}" for host in HOSTS}
         #: On tmpfs, mode 0700, removed with the lab: RAM files, sockets, logs.
         self.scratch = SCRATCH_ROOT / self.name
@@ -297,9 +286,7 @@ class Lab:
         child = self.run(host, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = child.communicate(timeout=COMMAND_TIMEOUT_S)
         if child.returncode != 0:
-            raise GuestError(
-                f"`{' '.join(argv)}` on {host} failed: {err.decode(errors='replace').strip()}"
-            )
+            raise GuestError(f"`{' '.join(argv)}` on {host} failed: {err.decode(errors='replace').strip()}")
         return out.decode()
 
     def tap_name(self, host: str) -> str:
@@ -312,28 +299,17 @@ class Lab:
 
     def address(self, host: str, network: str) -> str:
         """A host's IPv4 address on one of the networks."""
-        octet = (
-            SWITCH_ARBITER_OCTET
-            if (host, network) == (SWITCH, ARBITER)
-            else LINKS.get((host, network))
-        )
+        octet = SWITCH_ARBITER_OCTET if (host, network) == (SWITCH, ARBITER) else LINKS.get((host, network))
         require(octet is not None, f"{host} has no address on {network}")
         return f"{NETWORKS[network]}.{octet}"
 
     def cut_link(self, what: str) -> None:
         """Make cables lose every frame, silently: both ends keep their carrier. See `links_named` for names."""
-        self._switch(
-            "".join(f"link set {link.port} nomaster\n" for link in links_named(what))
-        )
+        self._switch("".join(f"link set {link.port} nomaster\n" for link in links_named(what)))
 
     def restore_link(self, what: str) -> None:
         """Undo `cut_link`."""
-        self._switch(
-            "".join(
-                f"link set {link.port} master {link.bridge}\n"
-                for link in links_named(what)
-            )
-        )
+        self._switch("".join(f"link set {link.port} master {link.bridge}\n" for link in links_named(what)))
 
     def _switch(self, commands: str) -> None:
         run_ip(["-n", self.namespaces[SWITCH]], batch=commands)
@@ -345,9 +321,7 @@ class Lab:
         for host in (HOST_A, HOST_B, SWITCH):
             # The bridges' own IPv6 chatter would reach the guest; the guest's and the client's IPv6 pass all the same.
             switch_off = "for f in all default; do echo 1 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done"
-            self.check_output(
-                host, ["sh", "-c", f"[ ! -d /proc/sys/net/ipv6 ] || {switch_off}"]
-            )
+            self.check_output(host, ["sh", "-c", f"[ ! -d /proc/sys/net/ipv6 ] || {switch_off}"])
         self._switch(switch_commands(self.namespaces))
         for host in (HOST_A, HOST_B, CLIENT):
             run_ip(["-n", self.namespaces[host]], batch=host_commands(host))
@@ -355,20 +329,12 @@ class Lab:
     def _tear_down(self) -> None:
         """Remove everything; a second Ctrl-C must not stop half-way."""
         in_main_thread = threading.current_thread() is threading.main_thread()
-        interrupt = (
-            signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-        )
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
         for number in self._handlers:
             signal.signal(number, signal.SIG_IGN)
         try:
             self._end_children()
-            remove_namespaces(
-                [
-                    name
-                    for name in self.namespaces.values()
-                    if (NETNS_DIR / name).exists()
-                ]
-            )
+            remove_namespaces([name for name in self.namespaces.values() if (NETNS_DIR / name).exists()])
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
             for number, handler in self._handlers.items():

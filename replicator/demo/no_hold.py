@@ -26,9 +26,7 @@ def main() -> None:
     config, events = Path(sys.argv[1]), Path(sys.argv[2])
 
     async def work() -> str:
-        return await Daemon(
-            load_config(config), events=events, make_relay=LeakyRelay
-        ).run_primary()
+        return await Daemon(load_config(config), events=events, make_relay=LeakyRelay).run_primary()
 
     asyncio.run(work())
 

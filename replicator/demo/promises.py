@@ -86,9 +86,7 @@ def load_report(values: Mapping[str, Any]) -> Report:
     names = {field.name for field in fields(Report)}
     if not names <= values.keys():
         raise ConfigError(f"not a client report: {json.dumps(dict(values))[:200]}")
-    return Report(
-        **{**{name: values[name] for name in names}, "broken": tuple(values["broken"])}
-    )
+    return Report(**{**{name: values[name] for name in names}, "broken": tuple(values["broken"])})
 
 
 def count_steps(values: Sequence[int]) -> tuple[int, int]:
@@ -161,8 +159,6 @@ def check_promises(recording: Recording) -> Report:
         longest_gap_to_ns=gap_to,
         connection_survived=not recording.breaks,
         sets_acked=recording.sets_acked,
-        sets_missing=recording.sets_acked
-        if recording.sets_missing is None
-        else recording.sets_missing,
+        sets_missing=recording.sets_acked if recording.sets_missing is None else recording.sets_missing,
         broken=describe_breaks(recording, lost, repeated),
     )

@@ -157,17 +157,13 @@ class Demonstration:
             dead = [child for child in alive if child.poll() is not None]
             if dead or time.monotonic() > deadline:
                 why = (
-                    f"a process ended with {dead[0].returncode}"
-                    if dead
-                    else f"not within {timeout_s:.0f} s"
+                    f"a process ended with {dead[0].returncode}" if dead else f"not within {timeout_s:.0f} s"
                 )
                 raise GuestError(f"{what}: {why}", hint=self._last_words())
             time.sleep(POLL_S)
 
     def _last_words(self) -> str:
-        return "\n".join(
-            f"{name}: {text[-1500:]}" for name, text in self.logs().items()
-        )
+        return "\n".join(f"{name}: {text[-1500:]}" for name, text in self.logs().items())
 
     def logs(self) -> dict[str, str]:
         found = {}
@@ -200,9 +196,7 @@ class Demonstration:
         client = self._start_client(primary)
         self._await_load(client, primary)
         protection = self._kill(primary)
-        self._say(
-            f"killed the primary's host after {self._acked} acknowledged increments"
-        )
+        self._say(f"killed the primary's host after {self._acked} acknowledged increments")
         wanted = self._acked + INCREMENTS_AFTER_KILL_MIN
         try:
             self._await(
@@ -215,13 +209,9 @@ class Demonstration:
             self._say(str(error))
         self._stop_client(client)
         self._collect_events()
-        return DemoResult(
-            judge(self._events, self._report, protection), self._events, self.logs()
-        )
+        return DemoResult(judge(self._events, self._report, protection), self._events, self.logs())
 
-    def _start_client(
-        self, primary: subprocess.Popen[bytes]
-    ) -> subprocess.Popen[bytes]:
+    def _start_client(self, primary: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         """The guest may still be booting: the client is started until it is let in."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline and primary.poll() is None:
@@ -240,30 +230,17 @@ class Demonstration:
 
     def _client_events(self) -> list[Event]:
         lines = (self._lab.scratch / "client.log").read_bytes().split(b"\n")
-        return [
-            event
-            for line in lines
-            if (event := parse_event(line, "client")) is not None
-        ]
+        return [event for line in lines if (event := parse_event(line, "client")) is not None]
 
     def _read_client(self) -> int:
-        counts = [
-            event.fields["increments"]
-            for event in self._client_events()
-            if event.name == "progress"
-        ]
+        counts = [event.fields["increments"] for event in self._client_events() if event.name == "progress"]
         return int(counts[-1]) if counts else 0
 
-    def _await_load(
-        self, client: subprocess.Popen[bytes], primary: subprocess.Popen[bytes]
-    ) -> None:
+    def _await_load(self, client: subprocess.Popen[bytes], primary: subprocess.Popen[bytes]) -> None:
         def loaded() -> bool:
             self._acked = self._read_client()
             committed = int(self._status("a").get("committed", 0))
-            return (
-                self._acked >= INCREMENTS_BEFORE_KILL_MIN
-                and committed >= EPOCHS_BEFORE_KILL_MIN
-            )
+            return self._acked >= INCREMENTS_BEFORE_KILL_MIN and committed >= EPOCHS_BEFORE_KILL_MIN
 
         self._await("the client's load", LOAD_TIMEOUT_S, loaded, client, primary)
 
@@ -276,9 +253,7 @@ class Demonstration:
         killed_ns = time.monotonic_ns()
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        self._events.append(
-            Event(killed_ns, "demo", KILLED, {"processes": len(victims)})
-        )
+        self._events.append(Event(killed_ns, "demo", KILLED, {"processes": len(victims)}))
         stats = status["stats"]
         # Only the statistics' own time counts: from the first epoch on, which the client's start bounds from above.
         return Protection(
@@ -306,11 +281,7 @@ class Demonstration:
         for name, source in (("a", HOST_A), ("b", HOST_B)):
             path = self._lab.scratch / f"{name}.events"
             lines = path.read_bytes().split(b"\n") if path.exists() else []
-            self._events += [
-                event
-                for line in lines
-                if (event := parse_event(line, source)) is not None
-            ]
+            self._events += [event for line in lines if (event := parse_event(line, source)) is not None]
 
 
 def _children(pid: int) -> list[int]:

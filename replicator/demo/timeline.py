@@ -58,11 +58,7 @@ class Protection:
     @property
     def bytes_per_second(self) -> float:
         """Of epochs sent to the secondary."""
-        return (
-            self.bytes_total * NS_PER_S / self.duration_ns
-            if self.duration_ns > 0
-            else 0.0
-        )
+        return self.bytes_total * NS_PER_S / self.duration_ns if self.duration_ns > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +108,7 @@ def sort_events(events: Iterable[Event]) -> list[Event]:
 
 def find_first(events: Sequence[Event], name: str, after_ns: int = 0) -> int | None:
     """Moment of the first event of this name at or after `after_ns`."""
-    moments = [
-        event.at_ns
-        for event in events
-        if event.name == name and event.at_ns >= after_ns
-    ]
+    moments = [event.at_ns for event in events if event.name == name and event.at_ns >= after_ns]
     return min(moments, default=None)
 
 
@@ -139,8 +131,7 @@ def judge_client(report: Report, before_kill: int) -> list[Promise]:
         Promise(
             "acknowledged increments",
             f"{report.increments_acked} ({before_kill} before the kill, {after} after)",
-            before_kill >= INCREMENTS_BEFORE_KILL_MIN
-            and after >= INCREMENTS_AFTER_KILL_MIN,
+            before_kill >= INCREMENTS_BEFORE_KILL_MIN and after >= INCREMENTS_AFTER_KILL_MIN,
         ),
         Promise(
             "acknowledged increments lost",
@@ -152,9 +143,7 @@ def judge_client(report: Report, before_kill: int) -> list[Promise]:
             str(report.increments_repeated),
             report.increments_repeated == 0,
         ),
-        Promise(
-            "replies strictly consecutive", yes(report.consecutive), report.consecutive
-        ),
+        Promise("replies strictly consecutive", yes(report.consecutive), report.consecutive),
         Promise(
             "connection survived",
             yes(report.connection_survived),
@@ -165,9 +154,7 @@ def judge_client(report: Report, before_kill: int) -> list[Promise]:
             f"{report.sets_acked - report.sets_missing} of {report.sets_acked}",
             report.sets_missing == 0 and report.sets_acked > 0,
         ),
-        Promise(
-            "client's own word", "; ".join(report.broken) or "all kept", report.kept
-        ),
+        Promise("client's own word", "; ".join(report.broken) or "all kept", report.kept),
     ]
 
 
@@ -208,16 +195,12 @@ def judge_protection(protection: Protection | None) -> list[Promise]:
     ]
 
 
-def judge(
-    events: Sequence[Event], report: Report | None, protection: Protection | None
-) -> Verdict:
+def judge(events: Sequence[Event], report: Report | None, protection: Protection | None) -> Verdict:
     """The verdict of one demonstration. `report` is None when the client gave none."""
     before = protection.increments_before_kill if protection is not None else 0
     promises = judge_protection(protection) + judge_failover(events)
     if report is None:
-        return Verdict(
-            (*promises, Promise("client's report", "the client gave none", False))
-        )
+        return Verdict((*promises, Promise("client's report", "the client gave none", False)))
     gap = Promise("client's longest gap", f"{report.longest_gap_ms:.1f} ms")
     return Verdict((*promises, *judge_client(report, before), gap))
 
@@ -236,11 +219,7 @@ def render_timeline(events: Iterable[Event]) -> list[str]:
 def render_event(event: Event, zero_ns: int, width: int) -> str:
     """One line: relative milliseconds, source, name, fields."""
     milliseconds = (event.at_ns - zero_ns) / NS_PER_MS
-    details = " ".join(
-        f"{name}={value}"
-        for name, value in event.fields.items()
-        if not name.endswith("_ns")
-    )
+    details = " ".join(f"{name}={value}" for name, value in event.fields.items() if not name.endswith("_ns"))
     return f"{milliseconds:+12.1f} ms  {event.source:<{width}}  {event.name} {details}".rstrip()
 
 

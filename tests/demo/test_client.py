@@ -44,9 +44,7 @@ class Counter(socketserver.BaseRequestHandler):
         while data := self.request.recv(65536):
             for request in reader.feed(data):
                 assert isinstance(request, list)
-                answer = self.answer(
-                    self.server, [word for word in request if isinstance(word, bytes)]
-                )
+                answer = self.answer(self.server, [word for word in request if isinstance(word, bytes)])
                 if answer is None:
                     return
                 self.request.sendall(answer)
@@ -61,9 +59,7 @@ class Counter(socketserver.BaseRequestHandler):
                 return b"+OK\r\n"
             if words[0] == b"GET":
                 return bulk(shop.values.get(words[1]))
-            return b"*%d\r\n" % (len(words) - 1) + b"".join(
-                bulk(shop.values.get(key)) for key in words[1:]
-            )
+            return b"*%d\r\n" % (len(words) - 1) + b"".join(bulk(shop.values.get(key)) for key in words[1:])
 
     def increment(self, shop: Shop, key: bytes) -> bytes | None:
         value = int(shop.values.get(key, b"0")) + 1
@@ -115,10 +111,7 @@ class Run:
         assert self.process.stdout
         for line in self.process.stdout:
             self.lines.append(json.loads(line))
-            if (
-                self.lines[-1]["event"] == event
-                and self.lines[-1].get("increments", least) >= least
-            ):
+            if self.lines[-1]["event"] == event and self.lines[-1].get("increments", least) >= least:
                 return self.lines[-1]
         raise AssertionError(f"the client never said {event}: {self.lines[-3:]}")
 
@@ -145,12 +138,8 @@ def test_honest_server_keeps_every_promise(shop: Shop) -> None:
     assert moments == sorted(moments)
 
 
-@pytest.mark.parametrize(
-    ("shop", "lost", "repeated"), [("lose", 10, 0), ("repeat", 0, 3)], indirect=["shop"]
-)
-def test_lost_and_repeated_increments_are_counted(
-    shop: Shop, lost: int, repeated: int
-) -> None:
+@pytest.mark.parametrize(("shop", "lost", "repeated"), [("lose", 10, 0), ("repeat", 0, 3)], indirect=["shop"])
+def test_lost_and_repeated_increments_are_counted(shop: Shop, lost: int, repeated: int) -> None:
     run = Run(shop.server_address[1])
     run.read_until("progress", least=60)
     report = run.stop()
@@ -205,9 +194,7 @@ def test_pause_is_a_gap_and_no_broken_promise(shop: Shop) -> None:
 
 
 def test_unreachable_guest_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with socketserver.TCPServer(
-        ("127.0.0.1", 0), socketserver.BaseRequestHandler
-    ) as server:
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
         port = server.server_address[1]
     assert clients.main(["127.0.0.1", "--port", str(port)]) == 4
     said = json.loads(capsys.readouterr().out)

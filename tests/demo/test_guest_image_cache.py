@@ -44,9 +44,7 @@ def make_package(folder: Path, name: str, files: dict[str, bytes]) -> Path:
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_bytes(data)
     package = folder / f"{name}_1_amd64.deb"
-    subprocess.run(
-        ["dpkg-deb", "-b", str(tree), str(package)], check=True, capture_output=True
-    )
+    subprocess.run(["dpkg-deb", "-b", str(tree), str(package)], check=True, capture_output=True)
     return package
 
 
@@ -57,8 +55,7 @@ def packages(tmp_path: Path) -> list[Path]:
     folders = [Path("/lib/x86_64-linux-gnu"), Path("/usr/lib/x86_64-linux-gnu")]
     libraries = initramfs.shared_libraries([Path("/bin/true").resolve()], folders)
     modules = {
-        f"lib/modules/6.1/kernel/drivers/{name}.ko": name.encode()
-        for name in guest_scripts.REQUIRED_MODULES
+        f"lib/modules/6.1/kernel/drivers/{name}.ko": name.encode() for name in guest_scripts.REQUIRED_MODULES
     }
     return [
         make_package(tmp_path, "kernel", {"boot/vmlinuz-6.1": b"kernel", **modules}),
@@ -70,10 +67,7 @@ def packages(tmp_path: Path) -> list[Path]:
                 "usr/bin/redis-server": program,
                 "usr/bin/perl": program,
                 f"{guest_image.PERL_FOLDER}/strict.pm": b"1;",
-                **{
-                    f"lib/x86_64-linux-gnu/{name}": path.read_bytes()
-                    for name, path in libraries.items()
-                },
+                **{f"lib/x86_64-linux-gnu/{name}": path.read_bytes() for name, path in libraries.items()},
             },
         ),
     ]
@@ -147,29 +141,21 @@ def test_killed_build_leaves_nothing_that_counts(tmp_path: Path, shop: Shop) -> 
     leftover.mkdir(parents=True)
     (leftover / "kernel").write_bytes(b"half")
     image = guest_image.ensure_guest_image(tmp_path, quiet)
-    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [
-        image.kernel.parent.name
-    ]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [image.kernel.parent.name]
     assert shop.visits == 1
 
 
-def test_failed_build_leaves_the_cache_usable(
-    tmp_path: Path, packages: list[Path], shop: Shop
-) -> None:
+def test_failed_build_leaves_the_cache_usable(tmp_path: Path, packages: list[Path], shop: Shop) -> None:
     shop.packages = packages[1:]
     with pytest.raises(GuestError, match="0 files boot/vmlinuz"):
         guest_image.ensure_guest_image(tmp_path, quiet)
     shop.packages = packages
     assert guest_image.ensure_guest_image(tmp_path, quiet).kernel.exists()
-    manifest = json.loads(
-        next((tmp_path / "images").glob("*/manifest.json")).read_text()
-    )
+    manifest = json.loads(next((tmp_path / "images").glob("*/manifest.json")).read_text())
     assert manifest["packages"] == [package.name for package in packages]
 
 
-def test_missing_module_is_named(
-    tmp_path: Path, packages: list[Path], shop: Shop
-) -> None:
+def test_missing_module_is_named(tmp_path: Path, packages: list[Path], shop: Shop) -> None:
     bare = make_package(
         tmp_path,
         "bare",
@@ -186,27 +172,21 @@ def test_unknown_package_names_itself_and_says_what_to_do() -> None:
     assert "apt-get update" in caught.value.hint
 
 
-def test_machine_without_apt_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machine_without_apt_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AptError, match="apt-get is not installed") as caught:
         guest_image.ensure_guest_image(tmp_path / "cache", quiet)
     assert "REPLICATOR_CACHE" in caught.value.hint
 
 
-def test_stale_lists_are_updated_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stale_lists_are_updated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     updates: list[str] = []
 
     def offline(_meta: str, _prefix: str) -> str:
         raise AptError("404 Not Found", hint="offline")
 
     monkeypatch.setattr(debian_packages, "resolve_meta", offline)
-    monkeypatch.setattr(
-        debian_packages, "update_lists", lambda _progress: updates.append("update")
-    )
+    monkeypatch.setattr(debian_packages, "update_lists", lambda _progress: updates.append("update"))
     with pytest.raises(AptError, match="404"):
         guest_image.ensure_guest_image(tmp_path, quiet)
     assert updates == ["update"]

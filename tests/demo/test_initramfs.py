@@ -40,9 +40,7 @@ def read_members(archive: bytes) -> dict[str, Entry]:
         if name == "TRAILER!!!":
             return members
         body = name_end + (-name_end % 4)
-        members[name] = Entry(
-            field[1], archive[body : body + field[6]], field[9], field[10]
-        )
+        members[name] = Entry(field[1], archive[body : body + field[6]], field[9], field[10])
         at = body + field[6] + (-field[6] % 4)
 
 
@@ -56,9 +54,7 @@ def test_parents_stand_before_children_for_any_order() -> None:
     backwards = dict(reversed(list(ENTRIES.items())))
     names = list(read_members(initramfs.cpio_archive(backwards)))
     for name in names:
-        assert "/" not in name or names.index(name.rpartition("/")[0]) < names.index(
-            name
-        )
+        assert "/" not in name or names.index(name.rpartition("/")[0]) < names.index(name)
 
 
 def test_equal_entries_give_equal_bytes() -> None:
@@ -77,12 +73,8 @@ def test_needed_libraries_are_those_that_the_loader_takes() -> None:
     assert "libc.so.6" in elf.needed()
     loader = elf.interpreter()
     assert loader is not None and Path(loader).exists()
-    listing = subprocess.run(
-        ["ldd", str(program)], capture_output=True, text=True, check=True
-    ).stdout
-    of_loader = {Path(line.split()[0]).name for line in listing.splitlines()} - {
-        "linux-vdso.so.1"
-    }
+    listing = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
+    of_loader = {Path(line.split()[0]).name for line in listing.splitlines()} - {"linux-vdso.so.1"}
     folders = [Path("/lib/x86_64-linux-gnu"), Path("/usr/lib/x86_64-linux-gnu")]
     found = initramfs.shared_libraries([program], folders)
     assert set(found) | {Path(loader).name} == of_loader

@@ -34,9 +34,7 @@ def reaches(lab: Lab, host: str, address: str, patience_s: float = 10) -> bool:
         "    except ConnectionRefusedError: print('answers'); break\n"
         "    except OSError: pass\n"
     )
-    words = lab.check_output(
-        host, [sys.executable, "-c", script, address, str(patience_s)]
-    )
+    words = lab.check_output(host, [sys.executable, "-c", script, address, str(patience_s)])
     return words.strip() == "answers"
 
 
@@ -87,9 +85,7 @@ def test_tap_waits_in_the_bridge_and_its_frames_reach_the_client() -> None:
         "print('listening',flush=True); print(s.recv(2000)[14:34].decode(),flush=True)\n"
     )
     with Lab() as lab:
-        listener = lab.run(
-            CLIENT, [sys.executable, "-c", listen], stdout=subprocess.PIPE
-        )
+        listener = lab.run(CLIENT, [sys.executable, "-c", listen], stdout=subprocess.PIPE)
         guest = lab.run(
             HOST_B, [sys.executable, "-c", attach, lab.tap_name(HOST_B)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -104,14 +100,14 @@ def test_tap_waits_in_the_bridge_and_its_frames_reach_the_client() -> None:
 
 def test_processes_left_in_a_namespace_are_ended() -> None:
     with Lab() as lab:
-        stubborn = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up',flush=True); time.sleep(600)"
+        stubborn = (
+            "import signal,time; signal.signal(15, signal.SIG_IGN); print('up',flush=True); time.sleep(600)"
+        )
         # A grandchild in a session of its own: the lab holds no handle on it.
         spawn = f"import subprocess,sys; subprocess.Popen([sys.executable,'-c',{stubborn!r}],start_new_session=True)"
         child = lab.run(HOST_A, [sys.executable, "-c", spawn], stdout=subprocess.PIPE)
         assert child.stdout and child.stdout.readline() == b"up\n"
-        (orphan,) = [
-            pid for pid in labs.pids_inside(lab.namespaces[HOST_A]) if pid != child.pid
-        ]
+        (orphan,) = [pid for pid in labs.pids_inside(lab.namespaces[HOST_A]) if pid != child.pid]
     assert labs.process_start(orphan) is None
 
 
@@ -163,6 +159,18 @@ def test_leftovers_of_a_killed_run_go_at_the_next_start_and_running_labs_stay() 
         alive.wait(20)
 
 
+def test_two_labs_that_start_at_once_share_the_sweeping() -> None:
+    killed, name, _ = start_other_run()
+    with killed:
+        killed.kill()
+        killed.wait(20)
+    stale = [found for found in labs.namespace_names() if found.startswith(name + "-")]
+    assert len(stale) == len(labs.HOSTS)
+    labs.remove_namespaces(stale)
+    labs.remove_namespaces(stale)
+    assert labs.remove_leftovers() == [name]
+
+
 def test_a_failing_command_says_what_failed() -> None:
     with pytest.raises(GuestError, match="netns del no-such-lab"):
         labs.run_ip(["netns", "del", "no-such-lab"])
@@ -178,9 +186,7 @@ def test_names_of_other_programs_are_never_leftovers() -> None:
     assert not labs.is_leftover("my-vpn")
     assert not labs.is_leftover("replicator-notes")
     assert labs.is_leftover("replicator-1-999999999999-0-host-a")
-    assert not labs.is_leftover(
-        f"replicator-{os.getpid()}-{labs.process_start(os.getpid())}-0-host-a"
-    )
+    assert not labs.is_leftover(f"replicator-{os.getpid()}-{labs.process_start(os.getpid())}-0-host-a")
 
 
 def test_only_hosts_with_a_guest_have_a_tap() -> None:

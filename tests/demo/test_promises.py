@@ -17,10 +17,7 @@ MS = 1_000_000
 
 def recording(values: Sequence[int], **changes: object) -> Recording:
     """Replies at 10 ms steps and everything else in order."""
-    increments = [
-        Acked(value, 10 * MS * n, 10 * MS * n + MS)
-        for n, value in enumerate(values, start=1)
-    ]
+    increments = [Acked(value, 10 * MS * n, 10 * MS * n + MS) for n, value in enumerate(values, start=1)]
     whole = Recording(
         increments=increments,
         began_ns=10 * MS,
@@ -49,26 +46,18 @@ def test_a_whole_run_breaks_nothing() -> None:
 
 
 @given(st.integers(2, 200), st.integers(1, 50), st.integers(1, 300))
-def test_a_guest_that_went_back_lost_what_it_had_acknowledged(
-    before: int, lost: int, after: int
-) -> None:
+def test_a_guest_that_went_back_lost_what_it_had_acknowledged(before: int, lost: int, after: int) -> None:
     lost = min(lost, before)
     resumed = before - lost + 1
-    report = check_promises(
-        recording([*range(1, before + 1), *range(resumed, resumed + after)])
-    )
+    report = check_promises(recording([*range(1, before + 1), *range(resumed, resumed + after)]))
     assert report.increments_lost == lost and report.increments_repeated == 0
     assert not report.consecutive and not report.kept
 
 
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(1, 300))
-def test_an_increment_executed_twice_shows_as_a_skip(
-    before: int, repeated: int, after: int
-) -> None:
+def test_an_increment_executed_twice_shows_as_a_skip(before: int, repeated: int, after: int) -> None:
     resumed = before + 1 + repeated
-    report = check_promises(
-        recording([*range(1, before + 1), *range(resumed, resumed + after)])
-    )
+    report = check_promises(recording([*range(1, before + 1), *range(resumed, resumed + after)]))
     assert report.increments_repeated == repeated and report.increments_lost == 0
     assert not report.consecutive and not report.kept
 
@@ -93,18 +82,14 @@ def test_a_reply_given_twice_is_a_loss() -> None:
 def test_the_final_counter_betrays_loss_and_repetition(
     counter: int, unanswered: int, lost: int, repeated: int
 ) -> None:
-    report = check_promises(
-        recording(range(1, 11), counter_at_end=counter, unanswered=unanswered)
-    )
+    report = check_promises(recording(range(1, 11), counter_at_end=counter, unanswered=unanswered))
     assert (report.increments_lost, report.increments_repeated) == (lost, repeated)
     assert report.kept == (lost == repeated == 0)
     assert report.consecutive
 
 
 def test_a_reset_connection_is_broken_even_when_nothing_was_lost() -> None:
-    report = check_promises(
-        recording(range(1, 11), breaks=("INCR: closed by the other side",))
-    )
+    report = check_promises(recording(range(1, 11), breaks=("INCR: closed by the other side",)))
     assert not report.connection_survived and not report.kept
     assert report.broken == ("connection broken: INCR: closed by the other side",)
 
@@ -117,9 +102,7 @@ def test_a_reset_connection_is_broken_even_when_nothing_was_lost() -> None:
         ({"counter_at_end": None}, "the counter could not be read in the end"),
     ],
 )
-def test_other_broken_promises_are_named(
-    changes: dict[str, object], words: str
-) -> None:
+def test_other_broken_promises_are_named(changes: dict[str, object], words: str) -> None:
     assert check_promises(recording(range(1, 11), **changes)).broken == (words,)
 
 
@@ -131,9 +114,7 @@ def test_no_reply_at_all_is_no_success() -> None:
 
 def test_a_new_counter_starts_at_one() -> None:
     report = check_promises(recording(range(5, 9)))
-    assert report.broken == (
-        "the first increment of a new counter was answered with 5",
-    )
+    assert report.broken == ("the first increment of a new counter was answered with 5",)
 
 
 def test_longest_gap_has_its_moments() -> None:
@@ -142,9 +123,7 @@ def test_longest_gap_has_its_moments() -> None:
         Acked(2, 1 * MS, 300 * MS),
         Acked(3, 300 * MS, 301 * MS),
     ]
-    report = check_promises(
-        recording([1, 2, 3], increments=rows, began_ns=0, ended_ns=302 * MS)
-    )
+    report = check_promises(recording([1, 2, 3], increments=rows, began_ns=0, ended_ns=302 * MS))
     assert report.longest_gap_ms == 299.0
     assert (report.longest_gap_from_ns, report.longest_gap_to_ns) == (1 * MS, 300 * MS)
 

@@ -20,9 +20,7 @@ def test_at_every_cut() -> None:
 
 def test_byte_by_byte() -> None:
     reader = ReplyReader()
-    assert [
-        reply for n in range(len(STREAM)) for reply in reader.feed(STREAM[n : n + 1])
-    ] == REPLIES
+    assert [reply for n in range(len(STREAM)) for reply in reader.feed(STREAM[n : n + 1])] == REPLIES
 
 
 @given(st.binary(max_size=200))

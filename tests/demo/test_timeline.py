@@ -80,25 +80,18 @@ def test_a_whole_run_is_kept_and_measured() -> None:
         ),
     ],
 )
-def test_each_broken_promise_breaks_the_verdict(
-    changes: dict[str, object], promise: str
-) -> None:
+def test_each_broken_promise_breaks_the_verdict(changes: dict[str, object], promise: str) -> None:
     report = replace(REPORT, **changes)  # type: ignore[arg-type]
     verdict = judge(EVENTS, report, PROTECTION)
     assert [line.name for line in verdict.promises if line.kept is False] == [promise]
     assert verdict.exit_code == 1
     assert timeline.render_verdict(verdict)[-1] == "verdict: BROKEN"
-    assert any(
-        "BROKEN" in line and promise in line
-        for line in timeline.render_verdict(verdict)
-    )
+    assert any("BROKEN" in line and promise in line for line in timeline.render_verdict(verdict))
 
 
 @pytest.mark.parametrize("missing", [KILLED, GRANTED, RUNNING])
 def test_a_moment_that_nobody_saw_breaks_the_verdict(missing: str) -> None:
-    verdict = judge(
-        [event for event in EVENTS if event.name != missing], REPORT, PROTECTION
-    )
+    verdict = judge([event for event in EVENTS if event.name != missing], REPORT, PROTECTION)
     assert not verdict.kept
     assert "not seen" in [promise.value for promise in verdict.promises]
 
@@ -110,9 +103,7 @@ def test_a_grant_before_the_kill_is_not_its_detection() -> None:
 
 def test_too_few_epochs_or_increments_prove_nothing() -> None:
     assert not judge(EVENTS, REPORT, replace(PROTECTION, epochs=99)).kept
-    assert not judge(
-        EVENTS, REPORT, replace(PROTECTION, increments_before_kill=999)
-    ).kept
+    assert not judge(EVENTS, REPORT, replace(PROTECTION, increments_before_kill=999)).kept
     assert not judge(EVENTS, REPORT, None).kept
     assert not judge(EVENTS, None, PROTECTION).kept
     assert not judge([], None, None).kept
