@@ -145,6 +145,11 @@ class GuestRam:
         SIGBUS in the middle of a copy. Content stays."""
         os.posix_fallocate(self.fd, 0, self.layout.file_bytes)
 
+    def check_frames(self, pfns: array[int]) -> None:
+        """NativeError (-ERANGE) when one of the frames is no RAM."""
+        index = ffi.new("uint64_t *")
+        self._check(lib.rp_ram_check(self.native, _frames(pfns), len(pfns), index), pfns)
+
     def gather(self, pfns: array[int], out: Buffer) -> None:
         """Copy the pages, in the order of `pfns`, to the start of `out`. All frames are checked first."""
         require(len(out) >= len(pfns) * PAGE_SIZE, "gather: the buffer is too small")

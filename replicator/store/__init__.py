@@ -1,5 +1,6 @@
 """The secondary's replica files."""
 
-from replicator.store.replica import Committed, Outcome, Promotable, Recovery, ReplicaStore
+from replicator.store.replica import ReplicaStore
+from replicator.store.verdicts import Committed, Outcome, Promotable, Recovery
 
 __all__ = ["Committed", "Outcome", "Promotable", "Recovery", "ReplicaStore"]

@@ -1,8 +1,8 @@
 """The replica's files on disk: private, preallocated, and with errors that say what the operator can do.
 
 Space is taken when a file is made and not when a page of it is first touched: on tmpfs a mapped page without
-room behind it is SIGBUS, which no caller can handle. Files that only grow are written with pwrite, where a full
-file system is an ordinary error.
+room behind it is SIGBUS, which no caller can handle. Files that only grow are written with pwrite, where a
+full file system is an ordinary error.
 """
 
 from __future__ import annotations
@@ -104,6 +104,6 @@ def read_at(fd: int, path: Path, size: int, offset: int) -> bytes:
 
 
 def boot_id() -> bytes:
-    """Identity of this boot of the host: files that survive it may have lost what was only in the page cache."""
+    """Identity of this boot of the host: files that survive it may have lost what was in the page cache."""
     text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     return bytes.fromhex(text.strip().replace("-", ""))

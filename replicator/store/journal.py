@@ -1,7 +1,8 @@
 """The journal: what the other files of a replica are worth at this moment.
 
-Two slots of one block each, written in turn; a slot counts when its checksum is right, and of two the higher
-generation counts. So a writer killed at any instant leaves the previous entry or the new one, never a mixture.
+Two slots of one block each, written in turn; a slot counts when its checksum is right, and of two the
+higher generation counts. So a writer killed at any instant leaves the previous entry or the new one, never a
+mixture.
 
     UNSYNCED   RAM equals no epoch (`reason` says why)
     COMMITTED  RAM and device state are those of `committed`
@@ -9,8 +10,8 @@ generation counts. So a writer killed at any instant leaves the previous entry o
     UNDO       parts of `pending` may be in RAM; the pages before it are in the undo log
     ACTIVE     a guest runs on the RAM file, which therefore equals no epoch
 
-The entry is written with pwrite and not synced: it is right after the death of a process, not after that of the
-host, which is why the entry carries the boot id.
+The entry is written with pwrite and not synced: it is right after the death of a process, not after that of
+the host, which is why the entry carries the boot id.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class EpochMark:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Content of the journal. `state_slot` is the device state file of `committed`; `pending` uses the other."""
+    """Content of the journal. `state_slot` is the device state file of `committed`; `pending` uses the
+    other."""
 
     ram_bytes: int
     layout_check: int
@@ -122,8 +124,10 @@ def _unpack(slot: bytes) -> Entry | None:
 class Journal:
     """The journal file. Owns `fd`, which also carries the lock on the whole directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, initial: Entry) -> None:
         self._path = path
+        #: What was read or written last.
+        self.entry = initial
         self._fd = files.open_private(path)
         try:
             files.lock_exclusively(self._fd, path)
@@ -138,15 +142,17 @@ class Journal:
         slots = [files.read_at(self._fd, self._path, _SLOT_BYTES, slot * BLOCK_BYTES) for slot in (0, 1)]
         entries = [entry for slot in slots if (entry := _unpack(slot)) is not None]
         newest = max(entries, key=lambda entry: entry.generation, default=None)
-        self._generation = newest.generation if newest else 0
+        if newest is not None:
+            self.entry = newest
+            self._generation = newest.generation
         return newest
 
-    def write(self, entry: Entry) -> Entry:
-        """Replace the older slot by `entry`, under the next generation; return it as written."""
+    def write(self, entry: Entry) -> None:
+        """Replace the older slot by `entry`, under the next generation."""
         self._generation += 1
         entry = replace(entry, generation=self._generation)
         files.write_at(self._fd, self._path, entry.pack(), (self._generation % 2) * BLOCK_BYTES)
-        return entry
+        self.entry = entry
 
     def close(self) -> None:
         if self._fd >= 0:

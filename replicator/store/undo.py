@@ -1,8 +1,9 @@
 """The undo log: what the pages held before parts of an unfinished epoch were applied over them.
 
-A block with the header, then entries of (count, pfns, pages). An entry counts only once the header's length covers
-it, and the length is written after the entry and before the pages are overwritten. Each page is saved at most once
-an epoch, so the log is bounded by the RAM and rolling it back may be repeated, in any order, after any crash.
+A block with the header, then entries of (count, pfns, pages). An entry counts only once the header's length
+covers it, and the length is written after the entry and before the pages are overwritten. Each page is saved
+at most once an epoch, so the log is bounded by the RAM and rolling it back may be repeated, in any order,
+after any crash.
 """
 
 from __future__ import annotations
@@ -40,10 +41,6 @@ class UndoLog:
         #: One byte a frame: 1 when its page is in the log.
         self._saved = bytearray()
         self._scratch = memoryview(bytearray(BATCH_PAGES_MAX * PAGE_SIZE))
-
-    @property
-    def bytes_on_disk(self) -> int:
-        return os.fstat(self._fd).st_size
 
     def start(self, term: int, epoch: int) -> None:
         """Empty the log and dedicate it to one epoch."""

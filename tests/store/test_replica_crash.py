@@ -1,7 +1,8 @@
 """A store whose process is killed with SIGKILL at any point always reopens with one whole epoch.
 
 Two ways to choose the point: at the n-th Python or C call inside the store, for every n there is (so every
-border between two steps of a commit is hit), and at random times from outside (so the insides of calls are hit too).
+border between two steps of a commit is hit), and at random times from outside (so the insides of calls are
+hit too).
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ def open_store(shape: Shape, directory: Path, staging: int) -> ReplicaStore:
     store = shape.open(directory, staging)
     store.recover()
     return store
+
+
+@pytest.fixture
+def shape() -> Shape:
+    """Four batches."""
+    return Shape(low=12, high=20)
 
 
 @PATHS
