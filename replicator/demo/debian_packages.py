@@ -67,8 +67,8 @@ def run_tool(argv: Sequence[str], *, cwd: Path | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise AptError(f"{argv[0]} did not end in {COMMAND_TIMEOUT_S} s", hint=HINT_OFFLINE) from error
     if done.returncode != 0:
-        words = " / ".join(line for line in done.stderr.strip().splitlines()[-3:]) or "no message"
-        raise AptError(f"`{' '.join(argv)}` failed: {words}", hint=HINT_OFFLINE)
+        last_words = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise AptError(f"{shorten(argv)} failed: {last_words}", hint=HINT_OFFLINE)
     return done.stdout
 
 

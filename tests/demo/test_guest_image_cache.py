@@ -167,7 +167,9 @@ def test_missing_module_is_named(tmp_path: Path, packages: list[Path], shop: Sho
 
 
 def test_unknown_package_names_itself_and_says_what_to_do() -> None:
-    with pytest.raises(AptError, match="no-such-package-at-all") as caught:
+    with pytest.raises(
+        AptError, match=r"^`apt-get --print-uris download no-such-package-at-all` failed: E: "
+    ) as caught:
         debian_packages.package_file_names(["no-such-package-at-all"])
     assert "apt-get update" in caught.value.hint
 
