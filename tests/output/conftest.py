@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,3 +82,10 @@ def make_relay(tap: Tap, paths: Paths, heard: Heard) -> Iterator[Callable[..., R
     yield make
     for relay in made:
         relay.stop()
+
+
+@pytest.fixture
+def tmp_path_shm() -> Iterator[Path]:
+    """A folder on tmpfs, for the guest's RAM."""
+    with tempfile.TemporaryDirectory(prefix="relay-", dir="/dev/shm") as folder:
+        yield Path(folder)

@@ -56,6 +56,13 @@ def test_the_oldest_unread_frame_of_any_nic_bounds_the_checkpoint() -> None:
     assert output.drain_and_mark(Epoch(1)).input_seq == 1
 
 
+def test_the_mark_takes_what_lies_in_the_socket_at_the_stop() -> None:
+    output, port = started()
+    output.hold_input()
+    port.from_guest.extend(frame_out(number) for number in range(100))
+    assert output.drain_and_mark(Epoch(1)).held_frames == 100
+
+
 def test_output_of_two_nics_leaves_on_its_own_side_in_order() -> None:
     ports = [MemoryPort("52:54:00:00:00:01"), MemoryPort("52:54:00:00:00:02")]
     output = MemoryOutput(ports, mode=OutputMode.HOLD)
