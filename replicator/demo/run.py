@@ -1,8 +1,9 @@
 """The demonstration: protect a real VM, kill its host, show what the client saw.
 
-Three machines are network namespaces (lab.py). The story: the guest boots, a client loads its redis over two
-open connections, the secondary starts and the running guest is synchronised, the primary daemon and its QEMU are killed at a random phase of an
-epoch, the client goes on, the verdict is printed. Everything this started is gone at the end, however it ends.
+Three machines are network namespaces (lab.py). The story: the guest boots, a client loads its redis over two open
+connections, the secondary starts and the running guest is synchronised, the primary daemon and its QEMU are killed at
+a random phase of an epoch, the client goes on, the verdict is printed. Everything this started is gone at the end,
+however it ends.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class Daemon:
             books = [AddressBook(mac) for mac in identity.macs]
 
             async def activate(lease: Lease, state: bytes, frames: list[Frame]) -> None:
-                self._journal.say("granted", term=lease.term, epoch=store_epoch(store))
+                self._journal.say("granted", term=lease.term, epoch=committed_epoch(self._role))
                 keeper = self._keep(lease)
                 guest = await standby.activate(state)
                 await self._start_promoted(guest, keeper, frames, books)
@@ -458,9 +458,9 @@ class Daemon:
         )
 
 
-def store_epoch(store: ReplicaStore) -> int:
-    """The committed epoch, 0 for none."""
-    return store.committed.epoch if store.committed is not None else 0
+def committed_epoch(role: Role | None) -> int:
+    """What a secondary would start from, 0 for nothing."""
+    return role.machine.committed if isinstance(role, SecondaryRole) else 0
 
 
 _SECONDARY_EVENTS = (ev.PeerSilent, ev.PeerSpoke)

@@ -1,0 +1,56 @@
+"""A file imports its own layer or a lower one; see docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "replicator"
+LAYERS = {
+    "errors": 0, "units": 0, "limits": 0, "_native": 0,
+    "wire": 1, "memory": 1,
+    "engine": 2,
+    "guests": 3, "link": 3, "output": 3, "arbiter": 3, "store": 3,
+    "service": 4, "observe": 4,
+    "cli": 5, "demo": 5,
+}  # fmt: skip
+ADAPTERS = {name for name, layer in LAYERS.items() if layer == 3}
+IMPURE = {"asyncio", "os", "random", "select", "socket", "subprocess", "threading", "time", "zmq"}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT)
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms(path: Path) -> set[str]:
+    """Packages of ours that the file imports."""
+    return {name.split(".")[1] for name in imported(path) if name.startswith("replicator.")} & set(LAYERS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path):
+    own = path.relative_to(ROOT).parts[0]
+    above = {room for room in rooms(path) if LAYERS[room] > LAYERS[own]}
+    assert not above, f"{path} of layer {LAYERS[own]} imports {above}"
+    if own in ADAPTERS:
+        assert not rooms(path) & ADAPTERS - {own}, "adapters never import one another"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "engine").glob("*.py")) + sorted((ROOT / "wire").glob("*.py"))
+)
+def test_pure_code_has_no_world(path):
+    assert not {name.split(".")[0] for name in imported(path)} & IMPURE
+
+
+def test_every_package_has_a_layer():
+    assert {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} <= set(LAYERS)
