@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -79,22 +80,21 @@ async def _run(daemon: Daemon, life: Callable[[], Awaitable[str]]) -> str:
 
 
 async def _tell_states(daemon: Daemon) -> None:
-    """One line for each change of the state word, without its numbers; percentages go by tens."""
+    """One line for each change of the state word, without its numbers."""
     console, last = Console(highlight=False, markup=False), ""
     while True:
         status = daemon.status()
         word = _coarse(status)
         if word != last:
-            console.print(f"{status.node}: {status.role}: {status.state}", soft_wrap=True)
+            reason = f" ({status.reason})" if status.reason and status.reason not in status.state else ""
+            console.print(f"{status.node}: {status.role}: {status.state}{reason}", soft_wrap=True)
             last = word
         await asyncio.sleep(WATCH_S)
 
 
 def _coarse(status: Status) -> str:
-    words = status.state.split(" ")
-    if words[0] == "syncing":
-        return f"syncing {words[1][:-1]}"
-    return status.role + (words[0] if words[0] in ("protected", "standby") else status.state)
+    """The state without its numbers, so that a line is printed when something changed and not each epoch."""
+    return status.role + re.sub(r"\d+", "", status.state) + re.sub(r"\d+", "", status.reason)
 
 
 def _finish(reason: str) -> None:

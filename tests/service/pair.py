@@ -1,0 +1,125 @@
+"""Two daemons on loopback around a synthetic guest, with real zeromq and the file arbiter."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from replicator.service.control import ask_daemon
+
+PATIENCE_S = 30.0
+CONFIG = """[node]
+name = "{name}"
+state_dir = "{folder}/{name}"
+[guest]
+file = "{folder}/guest.toml"
+[listen]
+host = "127.0.0.1"
+port = {port}
+[peer]
+host = "127.0.0.1"
+port = {peer}
+"""
+
+
+def free_ports() -> tuple[int, int]:
+    """Two bases with three free ports each, so far."""
+    bases: list[int] = []
+    while len(bases) < 2:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            base = probe.getsockname()[1]
+        if base < 65_000 and all(abs(base - other) > 3 for other in bases):
+            bases.append(base)
+    return bases[0], bases[1]
+
+
+class Side:
+    """One daemon's process; it tells its state word, a line for each change."""
+
+    def __init__(self, folder: Path, name: str, role: str, *options: str) -> None:
+        self.name, self.folder = name, folder
+        argv = [
+            sys.executable,
+            "-m",
+            "replicator.cli.main",
+            "-v",
+            role,
+            str(folder / f"{name}.toml"),
+            *options,
+        ]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self._pipe = self.process.stdout
+        self.text = ""
+        self._seen = 0
+
+    def wait_for(self, word: str) -> None:
+        """Until a line that was not looked at yet contains the word."""
+        deadline = time.monotonic() + PATIENCE_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._pipe, selectors.EVENT_READ)
+            while (found := self.text.find(word, self._seen)) < 0:
+                left = deadline - time.monotonic()
+                assert left > 0, f"{self.name} never said {word!r}: {self.text}"
+                assert selector.select(left) or left < 0.1, f"{self.name} never said {word!r}: {self.text}"
+                piece = self._pipe.read()
+                assert piece != b"", f"{self.name} ended before it said {word!r}: {self.text}"
+                self.text += (piece or b"").decode()
+            self._seen = found + len(word)
+
+    def status(self) -> dict[str, Any]:
+        return ask_daemon(self.folder / self.name, "status")
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.kill()
+        self._pipe.close()
+
+
+class Pair:
+    """Configurations of both sides, and the daemons that a test starts."""
+
+    def __init__(self, folder: Path, *, arbiter: bool = True) -> None:
+        self.folder = folder
+        (folder / "guest.toml").write_text('kind = "synthetic"\nmemory_mib = 16\nnic = false\n')
+        (folder / "arbiter").mkdir(mode=0o700)
+        ports = free_ports()
+        for name, port, peer in (("a", *ports), ("b", *reversed(ports))):
+            text = CONFIG.format(name=name, folder=folder, port=port, peer=peer)
+            if arbiter:
+                text += f'[arbiter]\nurl = "file://{folder}/arbiter"\nttl_ms = 1000\nmargin_ms = 50\n'
+            (folder / f"{name}.toml").write_text(text)
+        self.sides: list[Side] = []
+
+    def start(self, name: str, role: str, *options: str) -> Side:
+        side = Side(self.folder, name, role, *options)
+        self.sides.append(side)
+        return side
+
+    def protect(self) -> tuple[Side, Side]:
+        secondary = self.start("b", "secondary")
+        secondary.wait_for("standby")
+        primary = self.start("a", "primary")
+        primary.wait_for("primary: protected")
+        return primary, secondary
+
+    def end(self) -> None:
+        for side in self.sides:
+            side.end()
