@@ -29,7 +29,6 @@ from urllib.parse import urlsplit
 
 from etcd3gw import Etcd3Client
 from etcd3gw.exceptions import Etcd3Exception
-from etcd3gw.lease import Lease as EtcdLease
 
 from replicator.arbiter.base import ArbiterRecord, Lease, boottime_ns, lease_deadline_ns
 from replicator.arbiter.rules import (
@@ -113,7 +112,7 @@ class EtcdArbiter(StoredArbiter):
     def renew(self, lease: Lease) -> Lease:
         """One keep-alive of the etcd lease."""
         requested_at_ns = boottime_ns()
-        granted_s = self._ask(self._by(), lambda client: _refresh(client, lease.token))
+        granted_s = self._ask(self._by(), "lease/keepalive", {"ID": lease.token}, _read_keep_alive)
         if granted_s <= 0:
             raise lease_ran_out(self.guest, lease)
         ttl_ms = min(self._ttl_ms, granted_s * 1000)
@@ -154,8 +153,10 @@ class EtcdArbiter(StoredArbiter):
     def _try_grant(self, by: float, seen: _Seen, change: Change) -> Stored | None:
         """Get an etcd lease and commit `change` with it. None when the keys changed meanwhile."""
         requested_at_ns = boottime_ns()
-        granted = self._ask(by, self._grant_etcd_lease)
-        lease_id, ttl_ms = str(granted["ID"]), min(self._ttl_ms, int(granted["TTL"]) * 1000)
+        lease_id, granted_s = self._ask(
+            by, "lease/grant", {"TTL": self._ttl_ms // 1000, "ID": 0}, _read_grant
+        )
+        ttl_ms = min(self._ttl_ms, granted_s * 1000)
         try:
             won = self._commit(by, seen, change, lease_id)
             # Refused may also mean: carried out at the first try, whose answer was lost.
@@ -169,14 +170,10 @@ class EtcdArbiter(StoredArbiter):
             return None
         return Stored(change.record, requested_at_ns, ttl_ms, lease_id)
 
-    def _grant_etcd_lease(self, client: Etcd3Client) -> dict[str, Any]:
-        # Etcd3Client.lease() throws away the TTL that was granted.
-        body = {"TTL": self._ttl_ms // 1000, "ID": 0}
-        granted: dict[str, Any] = client.post(client.get_url("/lease/grant"), json=body)
-        return granted
-
     def _look(self, by: float) -> _Seen:
-        found = self._ask(by, self._range)
+        # Both keys at one revision: '0' is the character after '/', hence the end of the range of our prefix.
+        body = {"key": _base64(self._base), "range_end": _base64(self._base[:-1] + "0")}
+        found = self._ask(by, "kv/range", body, self._read_range)
         value, revision = found.get("record", (b"", 0))
         _, lease_revision = found.get("lease", (b"", 0))
         if not revision:
@@ -184,7 +181,7 @@ class EtcdArbiter(StoredArbiter):
         try:
             fields: Any = json.loads(value)
             record = record_from_fields(fields, self.guest)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArbiterError(
                 f"etcd key {self._base}record is not ours: {error}",
                 hint="choose another prefix, or delete the key while both sides are stopped",
@@ -192,14 +189,13 @@ class EtcdArbiter(StoredArbiter):
         record = replace(record, live=lease_revision != 0)
         return _Seen(record, revision, lease_revision, str(fields.get("grant", "")))
 
-    def _range(self, client: Etcd3Client) -> dict[str, tuple[bytes, int]]:
-        """Both keys at one revision, by the last part of their name."""
-        # '0' is the character after '/', hence the end of the range of our prefix.
-        rows = client.get(self._base, metadata=True, range_end=self._base[:-1] + "0")
-        return {
-            _as_bytes(item["key"]).decode("utf-8")[len(self._base) :]: (value, int(item["mod_revision"]))
-            for value, item in rows
-        }
+    def _read_range(self, answer: dict[str, Any]) -> dict[str, tuple[bytes, int]]:
+        """(value, mod revision) of each key, by the last part of its name."""
+        rows = {}
+        for row in answer.get("kvs", []):
+            name = base64.b64decode(row["key"]).decode("utf-8")[len(self._base) :]
+            rows[name] = base64.b64decode(row.get("value", "")), int(row["mod_revision"])
+        return rows
 
     def _commit(self, by: float, seen: _Seen, change: Change, lease_id: str | None) -> bool:
         record_key, lease_key = f"{self._base}record", f"{self._base}lease"
@@ -217,20 +213,19 @@ class EtcdArbiter(StoredArbiter):
             _unchanged(lease_key, seen.lease_revision),
         ]
         body = {"compare": compare, "success": actions, "failure": []}
-        answer = self._ask(by, lambda client: client.transaction(body))
-        return bool(answer.get("succeeded", False))
+        return bool(self._ask(by, "kv/txn", body, _read_as_is).get("succeeded", False))
 
     def _revoke(self, by: float, lease_id: str) -> None:
         """Best effort: the lease would run out anyway."""
-        with contextlib.suppress(ArbiterError, ValueError):
-            self._ask(by, lambda client: EtcdLease(int(lease_id), client).revoke())
+        with contextlib.suppress(ArbiterError):
+            self._ask(by, "lease/revoke", {"ID": lease_id}, _read_as_is)
 
     def _by(self) -> float:
         """The time by which the call that starts now has to end."""
         return time.monotonic() + self._timeout_s
 
-    def _ask(self, by: float, request: Callable[[Etcd3Client], _T]) -> _T:
-        """Carry out one request at the first endpoint that answers."""
+    def _ask(self, by: float, path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], _T]) -> _T:
+        """What `read` makes of the answer to one request, from the first endpoint that answers as an etcd does."""
         clients = self._clients()
         failures: list[str] = []
         for offset in range(len(clients)):
@@ -242,9 +237,9 @@ class EtcdArbiter(StoredArbiter):
             client = clients[index]
             client.timeout = left_s / (len(clients) - offset)
             try:
-                answer = request(client)
+                answer = read(_require_header(client.post(client.get_url(path), json=body)))
             # requests' exceptions are OSErrors; an answer that is no JSON or lacks a field is no etcd.
-            except (Etcd3Exception, OSError, ValueError, KeyError, TypeError) as error:
+            except (Etcd3Exception, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 failures.append(f"{client.base_url}: {_in_short(error)}")
                 continue
             self._preferred = index
@@ -287,8 +282,27 @@ def _unchanged(key: str, revision: int) -> dict[str, Any]:
     return {"key": _base64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
-def _refresh(client: Etcd3Client, lease_id: str) -> int:
-    return EtcdLease(int(lease_id), client).refresh()
+def _require_header(answer: Any) -> dict[str, Any]:
+    """Every answer of an etcd has a header; another service's has not, and must not pass for an empty etcd."""
+    fields = answer.get("result", answer)
+    if "header" not in fields:
+        raise ValueError(f"not an answer of etcd: {answer}")
+    found: dict[str, Any] = answer
+    return found
+
+
+def _read_as_is(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer
+
+
+def _read_grant(answer: dict[str, Any]) -> tuple[str, int]:
+    """Id and seconds of a new etcd lease."""
+    return str(answer["ID"]), int(answer["TTL"])
+
+
+def _read_keep_alive(answer: dict[str, Any]) -> int:
+    """Seconds the etcd lease lasts from now on; 0 when it does not exist any more."""
+    return int(answer["result"].get("TTL", 0))
 
 
 def _split_endpoint(endpoint: str) -> tuple[str, str, int]:
@@ -304,10 +318,6 @@ def _split_endpoint(endpoint: str) -> tuple[str, str, int]:
 
 def _base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8")).decode("ascii")
-
-
-def _as_bytes(key: bytes | str) -> bytes:
-    return key if isinstance(key, bytes) else key.encode("utf-8")
 
 
 def _in_short(error: Exception) -> str:

@@ -96,6 +96,9 @@ class FileArbiter(StoredArbiter):
         """The record, or None before the first acquire."""
         return self._view(self._newest())
 
+    def close(self) -> None:
+        """Holds nothing open."""
+
     def _transact(self, rule: Rule, *, current: Lease | None = None) -> Stored:
         for _ in range(ATTEMPTS_MAX):
             requested_at_ns = boottime_ns()
@@ -209,7 +212,7 @@ class FileArbiter(StoredArbiter):
             return _Version(number, record, expires_ns, boot_id, base, trail)
         except KeyError as error:
             raise self._corrupt(number, f"has no field {error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._corrupt(number, f"cannot be read: {error}") from error
 
     def _remove_old(self, newest: _Version) -> None:

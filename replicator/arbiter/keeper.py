@@ -119,7 +119,7 @@ class LeaseKeeper:
             return False
         except ArbiterError as error:
             self._last_error = error
-        except Exception as error:  # noqa: BLE001 - whatever fails, the lease is left to run out
+        except Exception as error:
             _LOG.exception("lease renewal failed unexpectedly")
             self._last_error = ArbiterError(f"lease renewal failed: {error!r}")
         self._note_lapse()
@@ -142,24 +142,33 @@ class LeaseKeeper:
         if not lease.is_live():
             self._note_lapse()
             return
+        before_ns = self._deadline.deadline_ns
         self._deadline.deadline_ns = lease.deadline_boottime_ns
         if self._stopping.is_set():
             self._deadline.deadline_ns = 0
-        elif self._lapsed:
+            return
+        if not self._lapsed and boottime_ns() >= before_ns:
+            self._tell_lapse()
+        if self._lapsed:
             self._lapsed = False
             self._call(self._on_regained, lease)
 
     def _note_lapse(self, *, at_once: bool = False) -> None:
         if self._lapsed or (self._lease.is_live() and not at_once):
             return
-        self._lapsed = True
         self._deadline.deadline_ns = 0
-        self._call(self._on_lapsed, self._last_error or ArbiterError("the lease ran out before its renewal"))
+        self._tell_lapse()
+
+    def _tell_lapse(self) -> None:
+        """Also of a lapse that is over already: whoever found itself mute hears of the end of it."""
+        self._lapsed = True
+        error, self._last_error = self._last_error, None
+        self._call(self._on_lapsed, error or ArbiterError("the lease ran out before its renewal"))
 
     def _makes_progress(self) -> bool:
         try:
             return self._progress()
-        except Exception:  # noqa: BLE001 - code of others; its failure is no progress
+        except Exception:
             _LOG.exception("progress callback failed; taken as no progress")
             return False
 
@@ -167,5 +176,5 @@ class LeaseKeeper:
         """A callback that fails may not end the renewals."""
         try:
             callback(argument)
-        except Exception:  # noqa: BLE001 - code of others; renewals go on
+        except Exception:
             _LOG.exception("lease callback failed")

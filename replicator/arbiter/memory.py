@@ -51,6 +51,9 @@ class MemoryArbiter(StoredArbiter):
             return None
         return replace(record, live=boottime_ns() < self._store.expires_ns[self.guest])
 
+    def close(self) -> None:
+        """Holds nothing open."""
+
     def _transact(self, rule: Rule, *, current: Lease | None = None) -> Stored:
         requested_at_ns = boottime_ns()
         with self._store.lock:

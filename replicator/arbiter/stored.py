@@ -58,8 +58,9 @@ class StoredArbiter(ABC):
     def _transact(self, rule: Rule, *, current: Lease | None = None) -> Stored:
         """Apply `rule` to the newest record in one transaction; repeat when the record changed meanwhile."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Nothing to give back."""
+        """Give back connections."""
 
     def acquire(self, node: str, *, term: int | None = None, discard_replica: bool = False) -> Lease:
         """See `Arbiter.acquire`."""

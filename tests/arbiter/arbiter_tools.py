@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
+import replicator
 from replicator.arbiter.base import Lease
 from replicator.arbiter.etcd import EtcdArbiter
 from replicator.arbiter.file import FileArbiter
@@ -173,7 +174,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            bufsize=1,
+            env={**os.environ, "PYTHONPATH": str(Path(replicator.__file__).parent.parent)},
         )
 
     @property
