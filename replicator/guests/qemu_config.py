@@ -9,7 +9,7 @@
     [[nic]]
     mac = "52:54:00:77:65:62"
 
-Optional: `uuid`, `vcpus` (1), `machine` ("pc" or "q35"), `cpu` ("qemu64"), `accel` ("auto", "kvm" or "tcg"), `[[disk]]`
+Optional: `kind` ("qemu"), `uuid`, `vcpus` (1), `machine` ("pc" or "q35"), `cpu` ("qemu64"), `accel` ("auto", "kvm" or "tcg"), `[[disk]]`
 with `path` and `readonly = true` (raw images only). A key that is not known is refused, for it is a typing error or
 asks for something that this version would not do.
 """
@@ -28,6 +28,8 @@ from replicator.errors import ConfigError
 from replicator.limits import PFN_MAX
 from replicator.units import PAGE_SIZE
 
+#: What `kind` in the file may say; other kinds have other readers.
+KIND = "qemu"
 MACHINES = ("pc", "q35")
 ACCELERATORS = ("auto", "kvm", "tcg")
 VCPUS_MAX = 64
@@ -96,6 +98,7 @@ def load_guest_file(path: Path) -> QemuGuestConfig:
 def parse_guest(document: Mapping[str, Any], path: Path) -> QemuGuestConfig:
     """The configuration in a decoded guest file; `path` is its place, for messages and relative paths."""
     table = _Table(document, f"guest file {path}", path.parent)
+    table.take("kind", str, KIND, check=_one_of((KIND,)))
     name = table.take("name", str, check=_matches(_NAME, "letters, digits, '.', '_' and '-', at most 63"))
     uuid = _take_uuid(table, name)
     config = QemuGuestConfig(

@@ -8,7 +8,6 @@ saved its state for nothing, which hurts nobody.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Protocol
 
@@ -52,8 +51,9 @@ class StateFile:
 
     def close(self) -> None:
         for fd in (self._fd, self._writing_fd):
-            with contextlib.suppress(OSError):
+            if fd >= 0:
                 os.close(fd)
+        self._fd = self._writing_fd = -1
 
 
 class Control(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from replicator.guests.base import (
 )
 from replicator.guests.qemu_command import CONSOLE_BYTES, CONSOLE_ID
 from replicator.guests.qemu_config import QemuGuestConfig
-from replicator.guests.qemu_launch import Machine, launch
+from replicator.guests.qemu_launch import Machine, launch, make_ram_file
 from replicator.memory import DirtyBitmap, GuestRam
 
 #: How long after the end of the process its last words are waited for.
@@ -104,8 +103,9 @@ class QemuGuest:
         """Press the reset button."""
         await self._machine.session.execute("system_reset")
 
-    async def inject_nmi(self) -> None:
-        await self._machine.session.execute("inject-nmi")
+    async def ask_human(self, line: str) -> str:
+        """The answer of QEMU's human monitor."""
+        return await self._machine.session.ask_human(line)
 
     async def query_status(self) -> str:
         """QEMU's word for what the machine does: "running", "paused", "shutdown", "guest-panicked", ..."""
@@ -124,6 +124,7 @@ class QemuGuest:
         self._killed = True
         self._watch.cancel()
         await self._end_watch()
+        self._events.put_nowait(None)
         await self._machine.let_go()
 
     async def _end_watch(self) -> None:
@@ -139,9 +140,11 @@ class QemuGuest:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
-            for message in await self._machine.session.drain_events(LAST_WORDS_TIMEOUT_S):
-                self._handle(message)
-        if not self._killed and not self._is_off:
+        for message in await self._machine.session.drain_events(LAST_WORDS_TIMEOUT_S):
+            self._handle(message)
+        if self._is_off:
+            return
+        if not self._killed:
             self._events.put_nowait(Died(self._machine.process.log_tail() or how))
         self._events.put_nowait(None)
 
@@ -188,24 +191,3 @@ async def start_guest(
     if not paused:
         await guest.resume()
     return guest
-
-
-def make_ram_file(path: Path, size: int, *, reserve: bool) -> None:
-    """A new file of zeros, for its owner only."""
-    try:
-        path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(fd, size)
-            if reserve:
-                os.posix_fallocate(fd, 0, size)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
-    except OSError as error:
-        hint = "RAM files belong on a tmpfs with room for the whole guest, such as /dev/shm"
-        raise GuestError(
-            f"cannot make RAM file {path} of {size} bytes: {error.strerror}", hint=hint
-        ) from error

@@ -52,32 +52,17 @@ class DiskFacts:
 
 @dataclass(frozen=True, slots=True)
 class MemoryFacts:
-    """The backend of the guest's RAM."""
+    """A memory backend."""
 
     name: str
     size: int
     shared: bool
-    #: None: not a file with a name.
-    path: Path | None
 
 
 async def read_memory(session: QmpSession) -> list[MemoryFacts]:
-    """All memory backends."""
-    found = []
-    for backend in await session.execute("query-memdev"):
-        path = None
-        name = str(backend.get("id", ""))
-        if name:
-            path = await _find_path(session, name)
-        found.append(MemoryFacts(name, int(backend["size"]), bool(backend["share"]), path))
-    return found
-
-
-async def _find_path(session: QmpSession, backend: str) -> Path | None:
-    kind = await session.get_property(f"/objects/{backend}", "type")
-    if kind != "memory-backend-file":
-        return None
-    return Path(str(await session.get_property(f"/objects/{backend}", "mem-path")))
+    """All memory backends. A guest whose RAM is QEMU's own memory has none."""
+    backends = await session.execute("query-memdev")
+    return [MemoryFacts(str(b.get("id", "")), int(b["size"]), bool(b["share"])) for b in backends]
 
 
 async def read_nics(session: QmpSession) -> list[NicFacts]:
@@ -109,7 +94,10 @@ async def read_disks(session: QmpSession) -> list[DiskFacts]:
 
 async def read_identity(session: QmpSession) -> GuestIdentity:
     """Describe the guest behind `session`. Reads each read-only disk whole, in a thread."""
-    (memory,) = [m for m in await read_memory(session) if m.size] or [MemoryFacts("", 0, False, None)]
+    backends = await read_memory(session)
+    if len(backends) != 1:
+        raise GuestError(f"the guest has {len(backends)} memory backends, one is possible")
+    memory = backends[0]
     layout = parse_layout(await session.ask_human("info mtree"), memory.size)
     name = (await session.execute("query-name")).get("name", "")
     return GuestIdentity(

@@ -11,10 +11,9 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from replicator.errors import GuestError
 from replicator.guests.base import GuestIdentity, NicEndpoint
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 #: From the start of the process to its userfaultfd and its first word.
 START_TIMEOUT_S = 20.0
 
-Result = TypeVar("Result")
-
 
 @dataclass(slots=True)
 class Machine:
@@ -47,16 +44,27 @@ class Machine:
     ram: GuestRam
     tracker: GuestTracker
     nics: tuple[NicEndpoint, ...]
+    _closing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _is_closed: bool = False
 
     async def kill(self) -> None:
-        """End the process and give everything back. May be repeated."""
-        await self.process.kill()
-        await self.let_go()
-        for nic in self.nics:
-            nic.guest_path.unlink(missing_ok=True)
+        """End the process and give everything back. May be repeated: only the first call touches the files, which may
+        belong to the next guest by then."""
+        async with self._closing:
+            if self._is_closed:
+                return
+            await self.process.kill()
+            await self._close()
 
     async def let_go(self) -> None:
         """Give everything back but leave the process alone."""
+        async with self._closing:
+            if not self._is_closed:
+                self.process.leave_run_dir()
+                await self._close()
+
+    async def _close(self) -> None:
+        self._is_closed = True
         self.tracker.close()
         self.ram.close()
         self.control.close()
@@ -91,8 +99,9 @@ async def _launch(
         undo.callback(end.close)
     with theirs, fast_theirs, _listen(run_dir / "uffd.sock") as listener:
         fds = (theirs.fileno(), fast_theirs.fileno())
+        sockets = [nic.guest_path for nic in nic_endpoints(config, run_dir)]
         command = build_command(config, Launch(accel, ram_path, run_dir, fds, incoming))
-        process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir)
+        process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir, sockets)
         undo.callback(process.close)
         undo.push_async_callback(process.kill)
         uffd = await _receive_uffd(listener, process)
@@ -103,7 +112,10 @@ async def _launch(
     session, channel, state = QmpSession(config.name), FastChannel(fast_ours), StateFile()
     undo.callback(state.close)
     undo.push_async_callback(session.close)
-    identity = await _or_last_words(process, _open_monitors(session, ours, channel, state))
+    try:
+        identity = await _open_monitors(session, ours, channel, state)
+    except GuestError as error:
+        raise await process.explain(error, "QEMU ended") from error
     ram = GuestRam(ram_path, GuestLayout(identity.layout))
     tracker_uffd.pop_all()
     return Machine(
@@ -125,17 +137,6 @@ async def _open_monitors(
     await channel.open()
     await state.hand_over(session)
     return await read_identity(session)
-
-
-async def _or_last_words(process: QemuProcess, work: Awaitable[Result]) -> Result:
-    """The result of `work`; when QEMU ends meanwhile, an error with what it said."""
-    try:
-        return await work
-    except GuestError as error:
-        with contextlib.suppress(TimeoutError):
-            how = await asyncio.wait_for(process.wait(), 1.0)
-            raise GuestError(f"QEMU ended: {process.log_tail() or how}") from error
-        raise
 
 
 @contextlib.contextmanager
@@ -164,3 +165,39 @@ async def _receive_uffd(listener: socket.socket, process: QemuProcess) -> int | 
     except GuestError as error:
         log.warning("no userfaultfd of QEMU process %d: %s", process.pid, error)
         return None
+
+
+async def identify_guest(config: QemuGuestConfig, run_dir: Path) -> GuestIdentity:
+    """What a guest of this file is on this host, found out from a QEMU that is started for it and never runs.
+
+    Needs a directory of its own. Takes some 200 ms and no memory to speak of."""
+    prepare_run_dir(run_dir)
+    ram_path = run_dir / "ram"
+    make_ram_file(ram_path, config.ram_bytes, reserve=False)
+    try:
+        machine = await launch(config, ram_path, run_dir, incoming=True)
+        await machine.kill()
+        return machine.identity
+    finally:
+        ram_path.unlink(missing_ok=True)
+
+
+def make_ram_file(path: Path, size: int, *, reserve: bool) -> None:
+    """A new file of zeros, for its owner only. `reserve` takes the memory now."""
+    try:
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, size)
+            if reserve:
+                os.posix_fallocate(fd, 0, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        hint = "RAM files belong on a tmpfs with room for the whole guest, such as /dev/shm"
+        raise GuestError(
+            f"cannot make RAM file {path} of {size} bytes: {error.strerror}", hint=hint
+        ) from error

@@ -26,16 +26,29 @@ from replicator.guests import qemu_exec
 PID_FILE = "qemu.pid"
 LOG_FILE = "qemu.log"
 KILL_TIMEOUT_S = 10.0
+#: From the end of a connection to the end of the process, if it is one.
+END_TIMEOUT_S = 1.0
 #: What of QEMU's own words goes into an error.
 LOG_TAIL_BYTES = 400
 
 
 class QemuProcess:
-    """A running QEMU, our child or not. Closing it does not end it."""
+    """A running QEMU, our child or not. Closing it does not end it.
 
-    def __init__(self, pid: int, *, child: subprocess.Popen[bytes] | None, run_dir: Path) -> None:
+    The pid file says whose the run directory is: files there are removed only by the process that it names, for
+    another guest may have moved in. `sockets` are removed with it at `kill`."""
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        child: subprocess.Popen[bytes] | None,
+        run_dir: Path,
+        sockets: Sequence[Path] = (),
+    ) -> None:
         self.pid = pid
         self.run_dir = run_dir
+        self._sockets = tuple(sockets)
         self._child = child
         self._end: str | None = None
         try:
@@ -62,7 +75,25 @@ class QemuProcess:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             await self.wait()
-        remove_pid_file(self.run_dir)
+        if self.leave_run_dir():
+            for path in self._sockets:
+                path.unlink(missing_ok=True)
+
+    def leave_run_dir(self) -> bool:
+        """Remove the pid file; False when the directory belongs to another process by now."""
+        named = _read_pid_file(self.run_dir)
+        if named is None or named[0] != self.pid:
+            return False
+        (self.run_dir / PID_FILE).unlink(missing_ok=True)
+        return True
+
+    async def explain(self, error: GuestError, what: str) -> GuestError:
+        """`error`, or if QEMU ended, which may show a moment later, an error with its last words."""
+        try:
+            how = await asyncio.wait_for(self.wait(), END_TIMEOUT_S)
+        except TimeoutError:
+            return error
+        return GuestError(f"{what}: {self.log_tail() or how}")
 
     def log_tail(self) -> str:
         """The last words of QEMU, for error messages; empty when it said nothing."""
@@ -85,7 +116,11 @@ class QemuProcess:
 
 
 def spawn(
-    command: Sequence[str], variables: dict[str, str], fds: Sequence[int], run_dir: Path
+    command: Sequence[str],
+    variables: dict[str, str],
+    fds: Sequence[int],
+    run_dir: Path,
+    sockets: Sequence[Path] = (),
 ) -> QemuProcess:
     """Start QEMU as our child, which dies with the calling thread. `variables` come on top of our environment; what
     QEMU says goes to a log in `run_dir`."""
@@ -110,7 +145,7 @@ def spawn(
         raise GuestError(f"cannot start {command[0]}: {error.strerror}") from error
     finally:
         os.close(log)
-    process = QemuProcess(child.pid, child=child, run_dir=run_dir)
+    process = QemuProcess(child.pid, child=child, run_dir=run_dir, sockets=sockets)
     write_pid_file(run_dir, child.pid)
     return process
 
@@ -131,21 +166,26 @@ def write_pid_file(run_dir: Path, pid: int) -> None:
         file.write(f"{pid} {read_start_time(pid)}\n")
 
 
-def remove_pid_file(run_dir: Path) -> None:
-    (run_dir / PID_FILE).unlink(missing_ok=True)
-
-
-def end_leftover(run_dir: Path) -> int | None:
+def end_leftover(run_dir: Path, *, spare: int | None = None) -> int | None:
     """End the QEMU that a daemon before us left behind in `run_dir`, if there is one; returns its pid.
 
-    Blocks until it is gone. GuestError when it cannot be ended: then the guest must not be started again."""
+    `spare` is left alone: the guest that is about to be attached again. Blocks until it is gone. GuestError when it
+    cannot be ended: then the guest must not be started again."""
+    named = _read_pid_file(run_dir)
+    if named is None or named[0] == spare:
+        return None
+    ended = _end_process(*named)
+    (run_dir / PID_FILE).unlink(missing_ok=True)
+    return named[0] if ended else None
+
+
+def _read_pid_file(run_dir: Path) -> tuple[int, int] | None:
+    """Pid and start time of the process that the run directory belongs to."""
     try:
         pid, start_time = (int(word) for word in (run_dir / PID_FILE).read_text(encoding="ascii").split())
     except (OSError, ValueError):
         return None
-    ended = _end_process(pid, start_time)
-    remove_pid_file(run_dir)
-    return pid if ended else None
+    return pid, start_time
 
 
 def _end_process(pid: int, start_time: int) -> bool:

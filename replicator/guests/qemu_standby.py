@@ -100,11 +100,7 @@ async def _load(machine: Machine, device_state: bytes) -> None:
     except TimeoutError:
         raise GuestError(f"the device state was not loaded within {LOAD_TIMEOUT_S} s") from None
     except GuestError as error:
-        if machine.process.has_ended():
-            raise GuestError(
-                f"QEMU refuses the device state: {machine.process.log_tail() or error}"
-            ) from error
-        raise
+        raise await machine.process.explain(error, "QEMU refuses the device state") from error
 
 
 async def _until_loaded(machine: Machine) -> None:

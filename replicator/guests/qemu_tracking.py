@@ -33,6 +33,8 @@ class GuestTracker:
         self._ram = ram
         self._audit_scans = audit_scans
         self._tracker: DirtyTracker | None = None
+        #: Whether the guest ran at the last scan.
+        self._was_live = False
 
     @property
     def name(self) -> str:
@@ -41,11 +43,15 @@ class GuestTracker:
 
     def scan(self, bitmap: DirtyBitmap, *, live: bool) -> int:
         """Add the pages written since the last scan. GuestError when the guest is gone."""
-        tracker = self._tracker
+        # A page written between the two looks of a live scan is told by the tracker then and by the shadow copy only
+        # in the next scan, even if that one finds the guest paused.
+        excused, self._was_live = live or self._was_live, live
         try:
-            if tracker is None:
-                tracker = self._tracker = self._arm()
-            return tracker.scan(bitmap, live=live) if isinstance(tracker, Audit) else tracker.scan(bitmap)
+            if self._tracker is None:
+                self._tracker = self._arm()
+            if isinstance(self._tracker, Audit):
+                return self._tracker.scan(bitmap, live=excused)
+            return self._tracker.scan(bitmap)
         except GuestError as error:
             return self._replace(error).scan(bitmap)
 

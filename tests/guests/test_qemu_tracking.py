@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from replicator.guests.qemu_tracking import GuestTracker
-from replicator.memory import DirtyBitmap, GuestLayout, GuestRam, open_own_uffd
+from replicator.memory import Audit, DirtyBitmap, GuestLayout, GuestRam, open_own_uffd
 from replicator.units import PAGE_SIZE
 
 PAGES = 64
@@ -81,6 +81,27 @@ def test_a_tracker_that_misses_a_page_is_replaced(
     assert "uffd tracker missed 1 written pages: 0x9" in caplog.text
     guest.write_past_the_page_tables(11)
     assert scan(tracker) == [11]
+    tracker.close()
+
+
+def test_a_page_told_in_a_live_scan_is_excused_in_the_paused_one_after_it(guest: OwnGuest) -> None:
+    """A write between the two looks of a live scan: the tracker tells it at once, the shadow copy later."""
+    tracker = GuestTracker(os.getpid(), open_own_uffd(), guest.ram)
+    for _ in range(2):
+        scan(tracker, live=True)
+    audit = tracker._tracker
+    assert isinstance(audit, Audit)
+    look = audit._tracker.scan
+
+    def write_then_look(bitmap: DirtyBitmap) -> int:
+        guest.write(21)
+        return look(bitmap)
+
+    audit._tracker.scan = write_then_look  # type: ignore[method-assign]
+    assert scan(tracker, live=True) == [21]
+    audit._tracker.scan = look  # type: ignore[method-assign]
+    assert scan(tracker, live=False) == [21]
+    assert tracker.name == "uffd+shadow"
     tracker.close()
 
 

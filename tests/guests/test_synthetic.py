@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import replicator
 from replicator.errors import GuestError
 from replicator.guests.base import Died, GuestEvent, Panicked, PoweredOff, Reset
 from replicator.guests.synthetic import SyntheticConfig, SyntheticGuest, SyntheticStandby, check_ram_file
@@ -27,6 +28,7 @@ from replicator.units import PAGE_SIZE
 QUIET = SyntheticConfig(ram_bytes=64 * PAGE_SIZE, steps_per_ms=0)
 PEER_MAC = parse_mac("52:54:00:00:00:09")
 TIMEOUT_S = 20.0
+ROOT = Path(replicator.__file__).parent.parent
 
 
 def run(body: Awaitable[None]) -> None:
@@ -487,7 +489,8 @@ asyncio.run(main())
 
 
 def test_a_guest_does_not_outlive_its_daemon() -> None:
-    with subprocess.Popen([sys.executable, "-c", DAEMON], stdout=subprocess.PIPE, text=True) as daemon:
+    command, environment = [sys.executable, "-c", DAEMON], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as daemon:
         assert daemon.stdout is not None
         guest = os.pidfd_open(int(daemon.stdout.readline()))
         daemon.kill()
