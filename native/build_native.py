@@ -4,9 +4,11 @@ only)."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cffi import FFI
@@ -16,6 +18,7 @@ ROOT = NATIVE.parent
 #: One concern a header; a later one may use the types of an earlier one.
 HEADERS = ("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h")
 SOURCES = ("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c")
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 CFLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
 
@@ -25,7 +28,7 @@ def read_declarations(header: str) -> str:
     return "\n".join(line for line in lines if not line.startswith("#"))
 
 
-def make_builder(prefix: str = "native/") -> FFI:
+def make_builder(prefix: str = "native/", flags: Sequence[str] = ()) -> FFI:
     """A builder whose sources are named relative to the project root, as setuptools wants them."""
     builder = FFI()
     for header in HEADERS:
@@ -36,7 +39,8 @@ def make_builder(prefix: str = "native/") -> FFI:
         sources=[prefix + source for source in SOURCES],
         include_dirs=[prefix.rstrip("/")],
         depends=[prefix + header for header in HEADERS],
-        extra_compile_args=CFLAGS,
+        extra_compile_args=[*CFLAGS, *flags],
+        extra_link_args=list(flags),
     )
     return builder
 
@@ -44,14 +48,37 @@ def make_builder(prefix: str = "native/") -> FFI:
 ffibuilder = make_builder()
 
 
-def main() -> None:
-    """Build in a scratch folder and put the module beside the package, for use without an installation."""
+def build_into(folder: Path, flags: Sequence[str] = ()) -> None:
+    """Build in a scratch folder and put the module into `folder`."""
     with tempfile.TemporaryDirectory() as scratch:
-        built = make_builder(f"{NATIVE}/").compile(tmpdir=scratch)
-        target = ROOT / "replicator" / Path(built).name
-        fresh = target.with_suffix(".new")
+        built = Path(make_builder(f"{NATIVE}/", flags).compile(tmpdir=scratch))
+        fresh = folder / f"{built.name}.new"
         shutil.copy(built, fresh)
-        os.replace(fresh, target)  # never write into a module that a running process has mapped
+        os.replace(fresh, folder / built.name)  # never write into a module that a running process has mapped
+
+
+def build_sanitized(folder: Path) -> None:
+    """A package `replicator` in `folder` that is this one but for its native core, which checks itself."""
+    package = folder / "replicator"
+    shutil.rmtree(package, ignore_errors=True)
+    package.mkdir(parents=True)
+    for entry in (ROOT / "replicator").iterdir():
+        if not entry.name.startswith("_native."):
+            (package / entry.name).symlink_to(entry)
+    build_into(package, SANITIZERS)
+
+
+def main() -> None:
+    """Without options: put the module beside the package, for use without an installation."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "--sanitize", metavar="FOLDER", type=Path, help="a package with ASan and UBSan instead"
+    )
+    folder = parser.parse_args().sanitize
+    if folder is None:
+        build_into(ROOT / "replicator")
+    else:
+        build_sanitized(folder)
 
 
 if __name__ == "__main__":
