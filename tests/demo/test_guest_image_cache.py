@@ -44,7 +44,7 @@ def make_package(folder: Path, name: str, files: dict[str, bytes]) -> Path:
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_bytes(data)
     package = folder / f"{name}_1_amd64.deb"
-    subprocess.run(["dpkg-deb", "-b", str(tree), str(package)], check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "-Znone", "-b", str(tree), str(package)], check=True, capture_output=True)
     return package
 
 

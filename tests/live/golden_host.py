@@ -55,9 +55,7 @@ class Host:
             loop.add_reader(self.tap.fileno(), self.pass_to_guest, wire)
             await self.guest.resume()
             print("running", flush=True)
-            while (
-                line := await loop.run_in_executor(None, sys.stdin.readline)
-            ) not in ("", "quit\n"):
+            while (line := await loop.run_in_executor(None, sys.stdin.readline)) not in ("", "quit\n"):
                 print(await self.obey(line.strip()), flush=True)
         await self.guest.kill()
 

@@ -55,9 +55,7 @@ class Talker:
     def __init__(self, lab: Lab, host: str, argv: list[str]) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         pipe = subprocess.PIPE
-        self.process = lab.run(
-            host, [sys.executable, *argv], stdin=pipe, stdout=pipe, env=environment
-        )
+        self.process = lab.run(host, [sys.executable, *argv], stdin=pipe, stdout=pipe, env=environment)
 
     def say(self, line: str) -> None:
         assert self.process.stdin
@@ -96,18 +94,14 @@ def start_host(lab: Lab) -> Talker:
 
 
 def start_client(lab: Lab) -> Talker:
-    patience = (
-        "import sys; from replicator.demo import client; client.PATIENCE_S = 2.0; "
-    )
+    patience = "import sys; from replicator.demo import client; client.PATIENCE_S = 2.0; "
     return Talker(lab, CLIENT, ["-c", patience + f"sys.exit(client.main(['{GUEST}']))"])
 
 
 def test_start_takes_less_than_a_second(golden: Golden, lab: Lab) -> None:
     async def start() -> float:
         began = time.monotonic()
-        guest = await start_from_golden(
-            golden, lab.scratch / "ram", lab.scratch / "run"
-        )
+        guest = await start_from_golden(golden, lab.scratch / "ram", lab.scratch / "run")
         took = time.monotonic() - began
         assert await guest.query_status() == "running"
         await guest.kill()
@@ -120,9 +114,7 @@ def test_starting_never_changes_the_kept_guest(golden: Golden, lab: Lab) -> None
     before = golden.ram_path.stat().st_mtime_ns
 
     async def start() -> None:
-        guest = await start_from_golden(
-            golden, lab.scratch / "ram", lab.scratch / "run"
-        )
+        guest = await start_from_golden(golden, lab.scratch / "ram", lab.scratch / "run")
         await guest.kill()
 
     asyncio.run(start())
@@ -138,9 +130,7 @@ def test_kept_guest_is_found_again_and_a_damaged_one_is_not(
     folder.mkdir()
     for path in (golden.device_state_path, golden.ram_path.with_name("manifest.json")):
         (folder / path.name).write_bytes(path.read_bytes())
-    os.truncate(
-        os.open(folder / "ram", os.O_CREAT | os.O_WRONLY), golden.config.ram_bytes
-    )
+    os.truncate(os.open(folder / "ram", os.O_CREAT | os.O_WRONLY), golden.config.ram_bytes)
     assert goldens.load_golden(folder, golden.config) is not None
     (folder / "device-state").write_bytes(golden.device_state_path.read_bytes()[:-1])
     assert goldens.load_golden(folder, golden.config) is None
@@ -172,11 +162,7 @@ def test_a_frozen_guest_breaks_no_promise(lab: Lab) -> None:
     gap = client.hear_event("gap")
     client.say("stop")
     report = client.hear_event("report")
-    assert (
-        report["broken"] == []
-        and report["consecutive"]
-        and report["connection_survived"]
-    )
+    assert report["broken"] == [] and report["consecutive"] and report["connection_survived"]
     assert report["longest_gap_ms"] >= gap["ms"] - 0.001 >= 299
     assert report["increments_acked"] > 100 and report["sets_acked"] > 100
     assert client.process.wait(20) == 0

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from replicator.demo import guest_scripts
-from replicator.demo.guest_image import GuestImage, default_cache_dir, ensure_guest_image
+from replicator.demo.guest_image import (
+    GuestImage,
+    default_cache_dir,
+    ensure_guest_image,
+)
 from replicator.demo.lab import CLIENT, HOST_A, Lab
 
 pytestmark = pytest.mark.live
@@ -80,14 +84,31 @@ def machine(image: GuestImage) -> Iterator[Machine]:
 
 
 def test_services_answer_and_the_guest_powers_off(machine: Machine) -> None:
-    assert machine.redis("INCR counter", "INCR counter", "SET key value") == [":1", ":2", "+OK"]
-    assert machine.redis("CONFIG GET save", "INCR counter") == ["*2", "$4", "save", "$0", ":3"]
+    assert machine.redis("INCR counter", "INCR counter", "SET key value") == [
+        ":1",
+        ":2",
+        "+OK",
+    ]
+    assert machine.redis("CONFIG GET save", "INCR counter") == [
+        "*2",
+        "$4",
+        "save",
+        "$0",
+        ":3",
+    ]
     counter = guest_scripts.COUNTER_PORT
     assert machine.ask(counter, "a", "b", "a") == ["1 1 a", "2 1 b", "3 2 a"]
     assert machine.ask(counter, "a") == ["4 3 a"]
     commands = ("ping", "dance", "dirty 30")
-    assert machine.ask(guest_scripts.COMMAND_PORT, *commands) == ["ok ping", "unknown dance", "ok dirty 30"]
-    assert machine.ask(guest_scripts.COMMAND_PORT, "ping", "poweroff") == ["ok ping", "ok poweroff"]
+    assert machine.ask(guest_scripts.COMMAND_PORT, *commands) == [
+        "ok ping",
+        "unknown dance",
+        "ok dirty 30",
+    ]
+    assert machine.ask(guest_scripts.COMMAND_PORT, "ping", "poweroff") == [
+        "ok ping",
+        "ok poweroff",
+    ]
     assert machine.process.wait(20) == 0
 
 
