@@ -108,7 +108,8 @@ def _free_port() -> int:
 class Bench(ABC):
     """One guest's arbiters of one kind, all on the same store."""
 
-    ttl_ms = 60
+    #: Long enough for a busy machine to act under a lease, short enough to wait for its end.
+    ttl_ms = 250
     margin_ms = 10
 
     def __init__(self) -> None:
@@ -194,6 +195,11 @@ class Worker:
             if not selector.select(TIMEOUT_S):
                 raise AssertionError("the worker says nothing")
         return self.process.stdout.readline().strip()
+
+    def await_stop(self) -> None:
+        """Until it has stopped itself."""
+        how = os.WSTOPPED | os.WNOWAIT | os.WNOHANG
+        wait_until(lambda: os.waitid(os.P_PID, self.pid, how) is not None)
 
     def ask(self, *words: object) -> str:
         self.tell(*words)

@@ -194,12 +194,12 @@ def test_a_writer_frozen_anywhere_blocks_nobody_and_wakes_up_refused(
 ) -> None:
     bench = FileBench(tmp_path / "arbiter")
     arbiter = bench.open()
-    lease = arbiter.acquire("a")
-    arbiter.lift_bar(lease, "b", "s")
     worker = start_worker(f"file://{bench.folder}", bench.guest, bench.ttl_ms, bench.margin_ms)
     worker.ask("stop-at", event)
+    lease = arbiter.acquire("a")
+    arbiter.lift_bar(lease, "b", "s")
     worker.tell("renew", "a", 1)
-    os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
+    worker.await_stop()
     bench.expire(lease)
     taken = arbiter.take_over("b", 1, 1)
     # More than stay, so that the name which the sleeper is about to link is free again.
@@ -220,7 +220,7 @@ def test_a_frozen_winner_is_told_that_it_won(folder: Path, start_worker: StartWo
     worker = start_worker(f"file://{folder}", "g", TTL_MS, MARGIN_MS)
     worker.ask("stop-at", "os.remove")
     worker.tell("go-alone", "a", 1)
-    os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
+    worker.await_stop()
     for _ in range(KEPT_VERSIONS * 2):
         arbiter.renew(lease)
     os.kill(worker.pid, signal.SIGCONT)
