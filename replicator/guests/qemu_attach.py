@@ -63,7 +63,7 @@ async def _take_over(
     session: QmpSession, pid: int, run_dir: Path, fast_qmp_path: Path | None, undo: contextlib.AsyncExitStack
 ) -> Machine:
     await check_rules(session)
-    identity = await read_identity(session)
+    identity = await read_identity(session, pid)
     nics = await _list_nics(session)
     process = QemuProcess(pid, child=None, run_dir=run_dir, sockets=[nic.guest_path for nic in nics])
     undo.callback(process.close)

@@ -19,6 +19,7 @@ from typing import Any
 
 from replicator.errors import GuestError
 from replicator.guests.base import GuestIdentity
+from replicator.guests.qemu_firmware import find_firmware
 from replicator.guests.qemu_layout import parse_layout
 from replicator.guests.qemu_qmp import QmpSession
 
@@ -92,8 +93,8 @@ async def read_disks(session: QmpSession) -> list[DiskFacts]:
     return found
 
 
-async def read_identity(session: QmpSession) -> GuestIdentity:
-    """Describe the guest behind `session`. Reads each read-only disk whole, in a thread."""
+async def read_identity(session: QmpSession, pid: int) -> GuestIdentity:
+    """Describe the guest of QEMU process `pid`. Reads each read-only disk whole, in a thread."""
     backends = await read_memory(session)
     if len(backends) != 1:
         raise GuestError(f"the guest has {len(backends)} memory backends, one is possible")
@@ -106,7 +107,7 @@ async def read_identity(session: QmpSession) -> GuestIdentity:
         ram_bytes=memory.size,
         layout=layout,
         machine=await _describe_machine(session),
-        disks=await _fingerprint_files(session),
+        disks=await _fingerprint_files(session, pid),
         macs=tuple(nic.mac for nic in await read_nics(session)),
     )
 
@@ -145,8 +146,9 @@ def _normalize_features(words: Iterable[dict[str, Any]]) -> list[str]:
     return sorted(json.dumps(word, sort_keys=True) for word in words)
 
 
-async def _fingerprint_files(session: QmpSession) -> tuple[tuple[str, str], ...]:
+async def _fingerprint_files(session: QmpSession, pid: int) -> tuple[tuple[str, str], ...]:
     files = [(f"disk{index}", disk.path) for index, disk in enumerate(await read_disks(session))]
+    files.append(("firmware", str(await find_firmware(session, pid))))
     for name in ("kernel", "initrd"):
         path = str(await session.get_property("/machine", name) or "")
         if path:

@@ -20,6 +20,7 @@ from replicator.guests.base import GuestIdentity, NicEndpoint
 from replicator.guests.qemu_command import Launch, build_command, nic_endpoints
 from replicator.guests.qemu_config import QemuGuestConfig
 from replicator.guests.qemu_control import Control, FastControl, StateFile
+from replicator.guests.qemu_firmware import fill_rom
 from replicator.guests.qemu_inspect import read_identity
 from replicator.guests.qemu_kvm import choose_accel
 from replicator.guests.qemu_process import QemuProcess, end_leftover, prepare_run_dir, spawn
@@ -113,7 +114,9 @@ async def _launch(
     undo.callback(state.close)
     undo.push_async_callback(session.close)
     try:
-        identity = await _open_monitors(session, ours, channel, state)
+        identity = await _open_monitors(session, ours, channel, state, process.pid)
+        if incoming:
+            await fill_rom(session, process.pid)
     except GuestError as error:
         raise await process.explain(error, "QEMU ended") from error
     ram = GuestRam(ram_path, GuestLayout(identity.layout))
@@ -130,13 +133,13 @@ async def _launch(
 
 
 async def _open_monitors(
-    session: QmpSession, sock: socket.socket, channel: FastChannel, state: StateFile
+    session: QmpSession, sock: socket.socket, channel: FastChannel, state: StateFile, pid: int
 ) -> GuestIdentity:
     sock.setblocking(False)
     await session.open(sock)
     await channel.open()
     await state.hand_over(session)
-    return await read_identity(session)
+    return await read_identity(session, pid)
 
 
 @contextlib.contextmanager

@@ -345,9 +345,10 @@ def test_identity_can_be_asked_without_a_guest(golden: Golden, place: Path) -> N
             disk.write_bytes(b"two" + bytes(1 << 20))
             changed = await identify_guest(config, place / "identify")
             assert changed.machine == other.machine
-            assert [name for name, _ in changed.disks] == ["disk0", "kernel", "initrd"]
+            assert [name for name, _ in changed.disks] == ["disk0", "firmware", "kernel", "initrd"]
             assert [one == two for one, two in zip(other.disks, changed.disks, strict=True)] == [
                 False,
+                True,
                 True,
                 True,
             ]
