@@ -82,7 +82,8 @@ def guest_file_text(config: QemuGuestConfig) -> str:
     """The guest file (TOML) of a configuration without disks; `load_guest_file` reads it back as it was."""
     values = {
         "name": config.name, "uuid": config.uuid, "memory_mib": config.memory_mib, "vcpus": config.vcpus,
-        "machine": config.machine, "cpu": config.cpu, "accel": config.accel, "kernel": str(config.kernel),
+        "machine": config.machine, "cpu": config.cpu, "accel": config.accel, "virtio": config.virtio,
+        "kernel": str(config.kernel),
         "initrd": str(config.initrd), "cmdline": config.cmdline,
     }  # fmt: skip
     # JSON's strings and integers are TOML's.

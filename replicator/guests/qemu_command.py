@@ -113,14 +113,14 @@ def _monitors(fds: tuple[int, ...]) -> list[str]:
 
 
 def _nics(config: QemuGuestConfig, run_dir: Path) -> list[str]:
-    arguments = []
+    arguments, kind = [], _virtio_kind(config)
     for nic in nic_endpoints(config, run_dir):
         sockets = (
             f"local.type=unix,local.path={_quote(nic.guest_path)},"
             f"remote.type=unix,remote.path={_quote(nic.relay_path)}"
         )
         arguments += ["-netdev", f"dgram,id={nic.name},{sockets}"]
-        arguments += ["-device", f"virtio-net-pci,netdev={nic.name},mac={nic.mac},romfile="]
+        arguments += ["-device", f"virtio-net-pci{kind},netdev={nic.name},mac={nic.mac},romfile="]
     return arguments
 
 
@@ -131,9 +131,13 @@ def _disks(config: QemuGuestConfig) -> list[str]:
             "-drive",
             f"file={_quote(disk.path)},format=raw,readonly=on,if=none,id=disk{index}",
             "-device",
-            f"virtio-blk-pci,drive=disk{index}",
+            f"virtio-blk-pci{_virtio_kind(config)},drive=disk{index}",
         ]
     return arguments
+
+
+def _virtio_kind(config: QemuGuestConfig) -> str:
+    return ",disable-modern=on" if config.virtio == "legacy" else ""
 
 
 def _quote(path: Path) -> str:

@@ -44,7 +44,9 @@ def test_rules_of_the_device_state_are_kept() -> None:
     assert after(command, "-object")[0].endswith("size=268435456,mem-path=/dev/shm/a/ram,share=on")
     assert after(command, "-action") == ["reboot=reset,shutdown=pause,panic=pause,watchdog=reset"]
     devices = after(command, "-device")
-    assert "virtio-net-pci,netdev=nic0,mac=52:54:00:00:00:01,romfile=" in devices
+    assert "virtio-net-pci,disable-modern=on,netdev=nic0,mac=52:54:00:00:00:01,romfile=" in devices
+    modern = build_command(dataclasses.replace(CONFIG, virtio="modern"), PRIMARY)
+    assert "virtio-net-pci,netdev=nic0,mac=52:54:00:00:00:01,romfile=" in after(modern, "-device")
     assert "pvpanic" in devices
 
 

@@ -70,6 +70,7 @@ def test_derived_names_are_equal_on_both_hosts_and_differ_between_guests(folder:
         (MINIMAL + "vcpus = 0\n", "vcpus = 0: must be from 1"),
         (MINIMAL + 'machine = "microvm"\n', "must be one of pc, q35"),
         (MINIMAL + 'accel = "hvf"\n', "must be one of auto, kvm, tcg"),
+        (MINIMAL + 'virtio = "old"\n', "must be one of legacy, modern"),
         (MINIMAL + 'cpu = "host,,x /"\n', "must be a CPU model"),
         (MINIMAL + 'uuid = "12"\n', "'12' is not a UUID"),
         (MINIMAL + 'initrd = "nothing"\n', "initrd: there is no file"),
