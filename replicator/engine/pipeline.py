@@ -39,8 +39,10 @@ class PipelineSettings:
     #: Dirty pages above which a pause is given up for live rounds, at most once an epoch.
     staging_pages: int
     in_flight_max: int = 2
+    #: The tracker proves itself in the live rounds of a synchronisation.
+    live_rounds_min: int = 1
     live_rounds_max: int = 8
-    #: A live round that copied at most this many pages is the last.
+    #: A live round that copied at most this many pages may be the last.
     live_pages_small: int = 2048
 
 
@@ -131,7 +133,9 @@ class EpochPipeline:
         if self.step is not Step.LIVE or event.epoch != self.epoch:
             return []
         self._rounds += 1
-        if event.pages > self._settings.live_pages_small and self._rounds < self._settings.live_rounds_max:
+        settings = self._settings
+        shrinking = event.pages > settings.live_pages_small and self._rounds < settings.live_rounds_max
+        if shrinking or self._rounds < settings.live_rounds_min:
             return [fx.CopyLive(self.epoch)]
         return self._pause()
 

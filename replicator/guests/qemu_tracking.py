@@ -1,8 +1,8 @@
 """Which dirty tracker a guest gets, and what happens when it fails.
 
-The kernel's tracker (userfaultfd) comes first. During its first scans an audit compares it with a shadow copy; a
-tracker that misses a page there, or that cannot be had, or that fails later, is replaced by the shadow tracker with a
-warning. The scan in which that happens reports every page, so nothing is lost by the change.
+The kernel's tracker (userfaultfd) comes first. During the live rounds of the first synchronisation an audit compares it
+with a shadow copy; a tracker that misses a page there, or that cannot be had, or that fails later, is replaced by the
+shadow tracker with a warning. The scan in which that happens reports every page, so nothing is lost by the change.
 
 The tracker is armed at the first scan, not before: it reports all pages then anyway, and a standby that takes over
 shall not spend time on a copy of its RAM before it runs.
@@ -19,9 +19,9 @@ from replicator.memory import Audit, DirtyBitmap, DirtyTracker, GuestRam, Shadow
 
 log = logging.getLogger(__name__)
 
-#: Scans after the first one that are audited. Each costs the time to read the RAM twice (256 MiB: 30 to 60 ms). The
-#: first of them proves nothing when the guest runs, see Audit.
-AUDIT_SCANS = 4
+#: Live scans after the first one that are audited, while the guest runs. Each costs the time to read the RAM twice
+#: (256 MiB: 15 to 60 ms). The first of them proves nothing, see Audit.
+AUDIT_SCANS = 5
 
 
 class GuestTracker:
@@ -33,8 +33,6 @@ class GuestTracker:
         self._ram = ram
         self._audit_scans = audit_scans
         self._tracker: DirtyTracker | None = None
-        #: Whether the guest ran at the last scan.
-        self._was_live = False
 
     @property
     def name(self) -> str:
@@ -43,14 +41,11 @@ class GuestTracker:
 
     def scan(self, bitmap: DirtyBitmap, *, live: bool) -> int:
         """Add the pages written since the last scan. GuestError when the guest is gone."""
-        # A page written between the two looks of a live scan is told by the tracker then and by the shadow copy only
-        # in the next scan, even if that one finds the guest paused.
-        excused, self._was_live = live or self._was_live, live
         try:
             if self._tracker is None:
                 self._tracker = self._arm()
             if isinstance(self._tracker, Audit):
-                return self._tracker.scan(bitmap, live=excused)
+                return self._tracker.scan(bitmap, live=live)
             return self._tracker.scan(bitmap)
         except GuestError as error:
             return self._replace(error).scan(bitmap)

@@ -184,21 +184,21 @@ class ShadowTracker:
 
 
 class Audit:
-    """A tracker that checks another one: for `epochs` scans, first scans not counted, each page that
-    `shadow` finds changed must have been reported by `tracker`; GuestError names those that were not.
-    Afterwards the shadow copy is given back and only the tracker remains. Both trackers belong to the
-    audit.
+    """A tracker that checks another one: at each live scan, first scans not counted, every page that `shadow` finds
+    changed since the last live scan must have been reported by `tracker`; GuestError names those that were not. After
+    `looks` such scans the shadow copy is given back and only the tracker remains. Both trackers belong to the audit.
 
-    With the guest paused at each scan (`live=False`) the proof is exact. While it runs a page may be
-    written between the two looks, so a live scan accepts what the tracker reported in the scan before as
-    well."""
+    A scan of a paused guest does not look: reading the RAM twice would make the pause long. A page may be written
+    between the two looks of a live scan, so what the live scan before reported counts as well; hence the first look
+    after a scan that reported everything proves nothing."""
 
-    def __init__(self, tracker: DirtyTracker, shadow: DirtyTracker, epochs: int) -> None:
+    def __init__(self, tracker: DirtyTracker, shadow: DirtyTracker, looks: int) -> None:
         self._tracker = tracker
         self._shadow: DirtyTracker | None = shadow
-        self._previous: DirtyBitmap | None = None
-        #: Scans that will still be checked.
-        self.epochs_left = epochs
+        #: What the tracker reported from the last live scan on.
+        self._reported: DirtyBitmap | None = None
+        #: Live scans that will still be checked.
+        self.looks_left = looks
         #: Changed pages that the tracker was proved to have seen.
         self.proved_pages = 0
 
@@ -210,36 +210,40 @@ class Audit:
         if self._shadow is not None:
             self._shadow.arm()
         self._tracker.arm()
-        self._previous = None
+        self._reported = None
 
     def scan(self, bitmap: DirtyBitmap, *, live: bool = False) -> int:
         if self._shadow is None:
             return self._tracker.scan(bitmap)
         changed, reported = DirtyBitmap(bitmap.pages), DirtyBitmap(bitmap.pages)
-        # This order: what the shadow saw was written before the tracker looks.
-        self._shadow.scan(changed)
+        if live:
+            # This order: what the shadow saw was written before the tracker looks.
+            self._shadow.scan(changed)
         count = self._tracker.scan(reported)
         bitmap.merge(reported)
         bitmap.merge(changed)
-        if self._previous is not None:
-            self._compare(changed, reported, self._previous if live else None)
-        self._previous = reported
+        before, self._reported = self._reported, reported
+        if before is None:
+            return count
+        if live:
+            self._compare(changed, reported, before)
+        else:
+            reported.merge(before)
         return count
 
     def close(self) -> None:
         self._drop_shadow()
         self._tracker.close()
 
-    def _compare(self, changed: DirtyBitmap, reported: DirtyBitmap, before: DirtyBitmap | None) -> None:
+    def _compare(self, changed: DirtyBitmap, reported: DirtyBitmap, before: DirtyBitmap) -> None:
         missed = changed.copy()
         missed.subtract(reported)
-        if before is not None:
-            missed.subtract(before)
+        missed.subtract(before)
         if missed.count():
             raise GuestError(_describe_missed(self._tracker.name, missed), hint="use the shadow tracker")
         self.proved_pages += changed.count()
-        self.epochs_left -= 1
-        if self.epochs_left <= 0:
+        self.looks_left -= 1
+        if self.looks_left <= 0:
             self._drop_shadow()
 
     def _drop_shadow(self) -> None:

@@ -52,6 +52,9 @@ from replicator.wire.session import Heartbeat
 
 _LOG = logging.getLogger(__name__)
 
+#: As many as a guest's dirty tracker is audited in, and the first one, in which it reports every page.
+LIVE_ROUNDS_MIN = 6
+
 Role = PrimaryRole | SecondaryRole
 
 
@@ -271,7 +274,12 @@ class Daemon:
 
     def _make_primary(self, guest: Guest, relay: Relay, keeper: LeaseKeeper) -> PrimaryRole:
         epoch = self._config.epoch
-        pipeline = PipelineSettings(epoch.interval_ns, epoch.staging_bytes // PAGE_SIZE, epoch.in_flight)
+        pipeline = PipelineSettings(
+            epoch.interval_ns,
+            epoch.staging_bytes // PAGE_SIZE,
+            epoch.in_flight,
+            live_rounds_min=LIVE_ROUNDS_MIN,
+        )
         settings = PrimarySettings(
             pipeline,
             secrets.token_bytes(8),

@@ -65,6 +65,7 @@ class PrimaryRole:
         self.samples = EpochSamples()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ledger = OwedLedger(parts.guest.ram.layout)
+        self._scanning = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._timers: dict[fx.Timer, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -215,7 +216,17 @@ class PrimaryRole:
         self._epochs[effect.epoch] = self.parts.writer.open(begin)
 
     async def _copy_live(self, epoch: int) -> None:
-        self.parts.guest.scan_dirty(self._ledger.owed)
+        dirty = self.parts.guest.ram.layout.new_bitmap()
+        try:
+            async with self._scanning:
+                if self.machine.over:
+                    return
+                # The first scans read the whole RAM: too long to stand in the way of everything else.
+                await asyncio.to_thread(self.parts.guest.scan_dirty, dirty)
+        except ReplicatorError as error:
+            self.post(ev.StepFailed(Epoch(epoch), str(error)))
+            return
+        self._ledger.owed.merge(dirty)
         pages = await self._copy(epoch, send_at_once=True)
         self.post(ev.LiveCopied(Epoch(epoch), pages))
 
@@ -247,7 +258,8 @@ class PrimaryRole:
             if effect.hold:
                 relay.set_mode(OutputMode.HOLD)
             self._input_seq[effect.epoch] = mark.input_seq
-            guest.scan_dirty(self._ledger.owed)
+            async with self._scanning:
+                guest.scan_dirty(self._ledger.owed)
         except ReplicatorError as error:
             self.post(ev.StepFailed(effect.epoch, str(error)))
             return
@@ -391,7 +403,11 @@ class PrimaryRole:
     async def _finish(self, reason: str) -> None:
         for timer in list(self._timers):
             self._cancel(timer)
-        await self.parts.guest.kill()
+        for outgoing in self._epochs.values():
+            outgoing.abandon()
+        self._epochs.clear()
+        async with self._scanning:
+            await self.parts.guest.kill()
         self.parts.relay.stop()
         await self.parts.link.disconnect()
         if not self.ended.done():

@@ -35,6 +35,14 @@ def test_first_connection_owes_every_page():
     ]
 
 
+def test_an_idle_guest_gets_enough_live_rounds_for_the_audit():
+    play = make_primary(pipeline={"live_rounds_min": 3})
+    connect(play)
+    assert play(ev.LiveCopied(1, 60_000)) == [fx.CopyLive(1)]
+    assert play(ev.LiveCopied(1, 0)) == [fx.CopyLive(1)]
+    assert play(ev.LiveCopied(1, 0)) == [fx.PauseGuest(1, True)]
+
+
 def test_live_rounds_are_bounded():
     play = make_primary(pipeline={"live_rounds_max": 3})
     connect(play)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from memory_tools import TIMEOUT_S, Writer
@@ -53,7 +55,11 @@ def pfns_of(layout: GuestLayout, file_pages: list[int]) -> list[int]:
     return sorted(by_page[page] for page in set(file_pages))
 
 
-def check_random_writes(tracker: DirtyTracker, writer: Writer, layout: GuestLayout, epochs: int = 20) -> None:
+class Scanner(Protocol):
+    def scan(self, bitmap: DirtyBitmap) -> int: ...
+
+
+def check_random_writes(tracker: Scanner, writer: Writer, layout: GuestLayout, epochs: int = 20) -> None:
     """Each scan reports exactly the pages written since the last."""
     chance = random.Random(epochs)
     for _ in range(epochs):
@@ -234,16 +240,27 @@ def test_shadow_reports_exactly_the_changes(ram: GuestRam, start_writer: StartWr
     shadow.close()
 
 
+class Live:
+    """An audit whose scans are all live."""
+
+    def __init__(self, audit: Audit) -> None:
+        self.scan = functools.partial(audit.scan, live=True)
+
+
 def test_audit_proves_the_uffd_tracker_and_gives_the_shadow_back(
     ram: GuestRam, start_writer: StartWriter, track: Track
 ) -> None:
     writer = start_writer("threads")
-    audit = Audit(track(writer), ShadowTracker(ram), epochs=10)
+    audit = Audit(track(writer), ShadowTracker(ram), looks=11)
     audit.arm()
     assert audit.name == "uffd+shadow"
     assert audit.scan(ram.layout.new_bitmap()) == ram.layout.pages
-    check_random_writes(audit, writer, ram.layout, 10)
-    assert audit.epochs_left == 0 and audit.proved_pages > 100
+    check_random_writes(audit, writer, ram.layout, 3)
+    assert audit.looks_left == 11
+    audit.scan(ram.layout.new_bitmap(), live=True)
+    assert audit.looks_left == 10
+    check_random_writes(Live(audit), writer, ram.layout, 10)
+    assert audit.looks_left == 0 and audit.proved_pages > 100
     assert audit.name == "uffd"
     check_random_writes(audit, writer, ram.layout, 3)
     audit.close()
@@ -253,13 +270,14 @@ def test_audit_catches_writes_past_the_tracked_process(
     ram: GuestRam, start_writer: StartWriter, track: Track
 ) -> None:
     """A second process with the same file is what a tracker of the first cannot see."""
-    audit = Audit(track(start_writer()), ShadowTracker(ram), epochs=5)
+    audit = Audit(track(start_writer()), ShadowTracker(ram), looks=5)
     audit.arm()
-    audit.scan(ram.layout.new_bitmap())
+    for _ in range(2):
+        audit.scan(ram.layout.new_bitmap(), live=True)
     start_writer().write_pages([17, 200])
     bitmap = ram.layout.new_bitmap()
     with pytest.raises(GuestError, match="missed 2 written pages: 0x11, 0x3f0"):
-        audit.scan(bitmap)
+        audit.scan(bitmap, live=True)
     audit.close()
 
 
@@ -286,16 +304,17 @@ class Forgetful:
         self._inner.close()
 
 
-@pytest.mark.parametrize("live", [False, True])
-def test_audit_catches_a_late_tracker(ram: GuestRam, start_writer: StartWriter, live: bool) -> None:
+@pytest.mark.parametrize("pauses", [0, 3])
+def test_audit_catches_a_late_tracker(ram: GuestRam, start_writer: StartWriter, pauses: int) -> None:
     writer = start_writer()
-    audit = Audit(Forgetful(ShadowTracker(ram)), ShadowTracker(ram), epochs=5)
+    audit = Audit(Forgetful(ShadowTracker(ram)), ShadowTracker(ram), looks=5)
     audit.arm()
     bitmap = ram.layout.new_bitmap()
-    audit.scan(bitmap)
-    audit.scan(bitmap, live=live)
-    audit.scan(bitmap, live=live)
+    for _ in range(3):
+        audit.scan(bitmap, live=True)
+    for _ in range(pauses):
+        audit.scan(bitmap)
     writer.write_pages([3])
     with pytest.raises(GuestError, match="the forgetful tracker missed 1 written pages: 0x3"):
-        audit.scan(bitmap, live=live)
+        audit.scan(bitmap, live=True)
     audit.close()
