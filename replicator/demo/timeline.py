@@ -24,6 +24,8 @@ from replicator.units import NS_PER_MS, NS_PER_S
 KILLED = "killed"
 GRANTED = "granted"
 RUNNING = "running"
+#: The client heard nothing for so many `ms` until now.
+GAP = "gap"
 
 INCREMENTS_BEFORE_KILL_MIN = 1_000
 INCREMENTS_AFTER_KILL_MIN = 500
@@ -174,7 +176,16 @@ def judge_failover(events: Sequence[Event]) -> list[Promise]:
         Promise("detection (dead -> granted)", format_ms(killed, granted)),
         Promise("granted -> running", format_ms(granted, running)),
         Promise("dead -> running", format_ms(killed, running)),
+        Promise("client's gap at the death", describe_gap(events, killed)),
     ]
+
+
+def describe_gap(events: Sequence[Event], killed: int | None) -> str:
+    """The longest time without a reply that ended after the kill."""
+    gaps = [
+        float(event.fields["ms"]) for event in events if event.name == GAP and event.at_ns >= (killed or 0)
+    ]
+    return f"{max(gaps):.1f} ms" if gaps and killed is not None else "not seen"
 
 
 def judge_protection(protection: Protection | None) -> list[Promise]:
@@ -201,7 +212,7 @@ def judge(events: Sequence[Event], report: Report | None, protection: Protection
     promises = judge_protection(protection) + judge_failover(events)
     if report is None:
         return Verdict((*promises, Promise("client's report", "the client gave none", False)))
-    gap = Promise("client's longest gap", f"{report.longest_gap_ms:.1f} ms")
+    gap = Promise("client's longest gap ever", f"{report.longest_gap_ms:.1f} ms")
     return Verdict((*promises, *judge_client(report, before), gap))
 
 

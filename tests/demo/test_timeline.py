@@ -60,7 +60,8 @@ def test_a_whole_run_is_kept_and_measured() -> None:
     assert values["dead -> running"] == "160.0 ms"
     assert values["replication traffic"] == "5.00 MB/s"
     assert values["pause p50 / p99"] == "2.10 / 4.80 ms"
-    assert values["client's longest gap"] == "310.5 ms"
+    assert values["client's gap at the death"] == "310.5 ms"
+    assert values["client's longest gap ever"] == "310.5 ms"
     assert timeline.render_verdict(verdict)[-1] == "verdict: every promise kept"
 
 
