@@ -25,10 +25,14 @@ lint: venv
 	clang-format --dry-run -Werror native/*.c native/*.h
 	shellcheck .ci/run .ci/system-deps
 
+# PYTHONSAFEPATH keeps this folder, whose package has the plain core, out of the module path.
+SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 \
+  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
+
 native-test: venv
 	$(BIN)/python native/build_native.py --sanitize build/sanitized
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH=build/sanitized:. $(BIN)/python -m pytest tests/memory -p no:cacheprovider
+	$(SANITIZED) $(BIN)/python -c 'import replicator._native as core; assert "sanitized" in core.__file__, core.__file__'
+	$(SANITIZED) $(BIN)/python -m pytest tests/memory -p no:cacheprovider
 
 bench: venv
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
