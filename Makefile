@@ -26,13 +26,17 @@ lint: venv
 	shellcheck .ci/run .ci/system-deps
 
 # PYTHONSAFEPATH keeps this folder, whose package has the plain core, out of the module path.
-SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=build/sanitized ASAN_OPTIONS=detect_leaks=0 \
+# A report of a sanitizer goes to the descriptor, which pytest may not capture: the process ends there.
+SANITIZED_DIR := build/sanitized
+NATIVE_TESTS := tests/memory
+SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0 \
   LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 
 native-test: venv
-	$(BIN)/python native/build_native.py --sanitize build/sanitized
-	$(SANITIZED) $(BIN)/python -c 'import replicator._native as core; assert "sanitized" in core.__file__, core.__file__'
-	$(SANITIZED) $(BIN)/python -m pytest tests/memory -p no:cacheprovider
+	$(BIN)/python native/build_native.py --sanitize $(SANITIZED_DIR)
+	$(SANITIZED) $(BIN)/python -c 'import sys, replicator._native as core; assert core.__file__.startswith(sys.argv[1]), core.__file__' \
+	  $(abspath $(SANITIZED_DIR))
+	$(SANITIZED) $(BIN)/python -m pytest $(NATIVE_TESTS) -p no:cacheprovider --capture=sys
 
 bench: venv
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

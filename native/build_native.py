@@ -18,6 +18,8 @@ ROOT = NATIVE.parent
 #: One concern a header; a later one may use the types of an earlier one.
 HEADERS = ("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h")
 SOURCES = ("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c")
+#: For every Python 3: cffi's C code keeps to the limited API.
+MODULE = "_native.abi3.so"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 CFLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
@@ -49,12 +51,13 @@ ffibuilder = make_builder()
 
 
 def build_into(folder: Path, flags: Sequence[str] = ()) -> None:
-    """Build in a scratch folder and put the module into `folder`."""
+    """Build in a scratch folder and put the module into `folder`, under the name that an installation gives it:
+    under another one both would lie there, and the older could win."""
     with tempfile.TemporaryDirectory() as scratch:
         built = Path(make_builder(f"{NATIVE}/", flags).compile(tmpdir=scratch))
-        fresh = folder / f"{built.name}.new"
+        fresh = folder / f"{MODULE}.new"
         shutil.copy(built, fresh)
-        os.replace(fresh, folder / built.name)  # never write into a module that a running process has mapped
+        os.replace(fresh, folder / MODULE)  # never write into a module that a running process has mapped
 
 
 def build_sanitized(folder: Path) -> None:

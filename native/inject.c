@@ -4,10 +4,11 @@
  * process has child watchers), and when our process is killed half way it still puts the thread
  * back. It shares our file table, so the descriptor it takes over is ours at once.
  *
- * Only ptrace's own stops are used, never a SIGTRAP, and all signals of the thread are blocked
- * meanwhile: no signal is lost, none is delivered into the injected call, and no disposition
- * changes. The registers go back while the thread stands in a signal stop; from there the kernel
- * restarts an interrupted system call as after any other stop. */
+ * Only ptrace's own stops are used, never a SIGTRAP. A signal that the thread takes between our
+ * attaching and our interrupt is passed on first; from then on all signals of the thread are
+ * blocked: none is lost, none is delivered into the injected call, and no disposition changes. The
+ * registers go back while the thread stands in a signal stop; from there the kernel restarts an
+ * interrupted system call as after any other stop. */
 #define _GNU_SOURCE
 #include "inject.h"
 #include "inject_arch.h"
@@ -25,9 +26,10 @@
 #include <unistd.h>
 
 #define STACK_BYTES (64 * 1024)
-#define STOP_POLL_NS 50000
-#define STOP_POLLS_MAX 40000
+/* For one stop; a thread needs microseconds unless it sleeps uninterruptibly or runs astray. */
+#define STOP_SECONDS 2
 #define SYSCALL_STOP (SIGTRAP | 0x80)
+#define NS_PER_S 1000000000L
 
 /* linux/ptrace.h, which cannot be included beside sys/ptrace.h. */
 #define GET_SIGMASK 0x420a
@@ -55,38 +57,56 @@ struct injection {
     int code;
 };
 
-static int wait_stop(pid_t tid, int *status_ret)
+static struct timespec now(void)
 {
-    while (waitpid(tid, status_ret, __WALL) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFSTOPPED(*status_ret) ? 0 : -ESRCH;
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time;
 }
 
-/* For the first stop only: a thread that sleeps uninterruptibly must not hang us. */
-static int wait_stop_bounded(pid_t tid)
+static struct timespec deadline_of_stop(void)
 {
-    const struct timespec pause = {.tv_nsec = STOP_POLL_NS};
-    for (int polls = 0; polls < STOP_POLLS_MAX; polls++) {
-        int status;
-        pid_t found = waitpid(tid, &status, __WALL | WNOHANG);
+    struct timespec end = now();
+    end.tv_sec += STOP_SECONDS;
+    return end;
+}
+
+/* Sleep until a child changes or the time comes (NULL: never); -ETIMEDOUT then. */
+static int wait_change(const struct timespec *end)
+{
+    struct timespec left = now();
+    sigset_t change;
+    sigemptyset(&change);
+    sigaddset(&change, SIGCHLD);
+    if (end == NULL) {
+        (void)sigwaitinfo(&change, NULL);
+        return 0;
+    }
+    left.tv_sec = end->tv_sec - left.tv_sec;
+    left.tv_nsec = end->tv_nsec - left.tv_nsec;
+    if (left.tv_nsec < 0) {
+        left.tv_sec--;
+        left.tv_nsec += NS_PER_S;
+    }
+    if (left.tv_sec < 0)
+        return -ETIMEDOUT;
+    (void)sigtimedwait(&change, NULL, &left);
+    return 0;
+}
+
+/* The next stop of the thread. -ETIMEDOUT: it runs, or sleeps uninterruptibly. */
+static int wait_stop(pid_t tid, const struct timespec *end, int *status_ret)
+{
+    for (;;) {
+        pid_t found = waitpid(tid, status_ret, __WALL | WNOHANG);
         if (found < 0)
             return -errno;
         if (found == tid)
-            return WIFSTOPPED(status) ? 0 : -ESRCH;
-        nanosleep(&pause, NULL);
+            return WIFSTOPPED(*status_ret) ? 0 : -ESRCH;
+        int code = wait_change(end);
+        if (code != 0)
+            return code;
     }
-    return -ETIMEDOUT;
-}
-
-static int stop_thread(const struct injection *injection)
-{
-    long options = PTRACE_O_TRACESYSGOOD | (injection->suspend_seccomp ? SUSPEND_SECCOMP : 0);
-    if (ptrace(PTRACE_SEIZE, injection->tid, 0, options) != 0)
-        return -errno;
-    if (ptrace(PTRACE_INTERRUPT, injection->tid, 0, 0) != 0)
-        return -errno;
-    return wait_stop_bounded(injection->tid);
 }
 
 static bool is_syscall_stop(int status) { return WSTOPSIG(status) == SYSCALL_STOP; }
@@ -94,14 +114,37 @@ static bool is_syscall_stop(int status) { return WSTOPSIG(status) == SYSCALL_STO
 /* Our own interrupt, with SIGTRAP or, in a stopped process, with the signal that stopped it. */
 static bool is_event_stop(int status) { return status >> 16 == PTRACE_EVENT_STOP; }
 
-/* SIGSTOP cannot be blocked: it is put off until the thread is whole again. */
-static int run_until(struct injection *injection, bool (*is_wanted)(int status))
+/* Attach, and stop the thread where the kernel would deliver a signal. A signal that came first is
+ * delivered; the interrupt stops the thread again before the first instruction of its handler. */
+static int stop_thread(const struct injection *injection)
+{
+    long options = PTRACE_O_TRACESYSGOOD | (injection->suspend_seccomp ? SUSPEND_SECCOMP : 0);
+    struct timespec end = deadline_of_stop();
+    if (ptrace(PTRACE_SEIZE, injection->tid, 0, options) != 0)
+        return -errno;
+    if (ptrace(PTRACE_INTERRUPT, injection->tid, 0, 0) != 0)
+        return -errno;
+    for (;;) {
+        int status;
+        int code = wait_stop(injection->tid, &end, &status);
+        if (code != 0 || is_event_stop(status))
+            return code;
+        if (ptrace(PTRACE_CONT, injection->tid, 0, WSTOPSIG(status)) != 0)
+            return -errno;
+    }
+}
+
+/* Let the thread run to a wanted stop. SIGSTOP cannot be blocked: it is put off until the thread is
+ * whole again. */
+static int run_until(struct injection *injection, bool (*is_wanted)(int status),
+                     const struct timespec *end)
 {
     for (;;) {
         int status;
-        if (ptrace(PTRACE_SYSCALL, injection->tid, 0, 0) != 0)
+        /* ESRCH: it runs already or is gone; the wait tells which. */
+        if (ptrace(PTRACE_SYSCALL, injection->tid, 0, 0) != 0 && errno != ESRCH)
             return -errno;
-        int code = wait_stop(injection->tid, &status);
+        int code = wait_stop(injection->tid, end, &status);
         if (code != 0 || is_wanted(status))
             return code;
         if (status >> 8 == SIGSTOP)
@@ -112,13 +155,14 @@ static int run_until(struct injection *injection, bool (*is_wanted)(int status))
 static int call(struct injection *injection, long number, long argument, long *result_ret)
 {
     struct user_regs_struct registers;
+    struct timespec end = deadline_of_stop();
     int code = rp_registers_read(injection->tid, &registers);
     if (code != 0)
         return code;
     rp_registers_set_call(&registers, injection->address, number, argument);
     if ((code = rp_registers_write(injection->tid, &registers)) != 0 ||
-        (code = run_until(injection, is_syscall_stop)) != 0 ||
-        (code = run_until(injection, is_syscall_stop)) != 0 ||
+        (code = run_until(injection, is_syscall_stop, &end)) != 0 ||
+        (code = run_until(injection, is_syscall_stop, &end)) != 0 ||
         (code = rp_registers_read(injection->tid, &registers)) != 0)
         return code;
     *result_ret = rp_registers_result(&registers);
@@ -185,7 +229,8 @@ static int borrow_thread(struct injection *injection)
         ptrace(SET_SIGMASK, tid, sizeof(all), &all) != 0)
         return -errno;
     code = steal_uffd(injection);
-    if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) != 0 || run_until(injection, is_event_stop) != 0)
+    /* The one wait without an end: a thread that is given up here would run astray. */
+    if (ptrace(PTRACE_INTERRUPT, tid, 0, 0) != 0 || run_until(injection, is_event_stop, NULL) != 0)
         return -ESRCH;
     int restore_code = rp_registers_write(tid, &registers);
     if (ptrace(SET_SIGMASK, tid, sizeof(mask), &mask) != 0)
@@ -196,6 +241,7 @@ static int borrow_thread(struct injection *injection)
 static int trace(void *argument)
 {
     struct injection *injection = argument;
+    signal(SIGCHLD, SIG_DFL); /* Ignored, it would not wake us. */
     injection->code = stop_thread(injection);
     if (injection->code != 0)
         return 0; /* Our end detaches a thread that we never stopped. */
@@ -206,6 +252,8 @@ static int trace(void *argument)
     return 0;
 }
 
+/* Without an exit signal the tracer is invisible to everybody who waits for any child, and it is
+ * not gone by itself when SIGCHLD is ignored. */
 static int run_tracer(struct injection *injection)
 {
     sigset_t all;
@@ -216,7 +264,7 @@ static int run_tracer(struct injection *injection)
         return -ENOMEM;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    pid_t tracer = clone(trace, stack + STACK_BYTES, CLONE_FILES | SIGCHLD, injection);
+    pid_t tracer = clone(trace, stack + STACK_BYTES, CLONE_FILES, injection);
     if (tracer < 0 || waitpid(tracer, NULL, __WALL) < 0)
         code = -errno;
     pthread_sigmask(SIG_SETMASK, &before, NULL);

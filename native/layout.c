@@ -71,6 +71,8 @@ int rp_layout_find(const struct rp_layout *layout, uint64_t pfn, uint64_t *file_
 int rp_layout_mark(const struct rp_layout *layout, uint64_t file_page, uint64_t pages,
                    struct rp_bitmap *bitmap)
 {
+    if (pages > UINT64_MAX - file_page)
+        return -ERANGE;
     uint64_t end = file_page + pages;
     for (uint64_t i = 0; i < layout->count; i++) {
         const struct rp_segment *segment = &layout->segments[i];

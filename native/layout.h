@@ -26,7 +26,7 @@ uint64_t rp_layout_file_pages(const struct rp_layout *layout);
 int rp_layout_find(const struct rp_layout *layout, uint64_t pfn, uint64_t *file_page_ret);
 
 /* Set the frames that live in these file pages; file pages that hold no frame are passed over.
- * -ERANGE when the bitmap is too small. */
+ * -ERANGE when the bitmap is too small or the range wraps around. */
 int rp_layout_mark(const struct rp_layout *layout, uint64_t file_page, uint64_t pages,
                    struct rp_bitmap *bitmap);
 

@@ -20,8 +20,10 @@ int rp_shadow_create(struct rp_ram *ram, struct rp_shadow **shadow_ret)
         return -ENOMEM;
     shadow->ram = ram;
     shadow->pages = rp_layout_file_pages(rp_ram_layout(ram));
+    /* Reserved, so that a host without the memory says so here and not by killing somebody later.
+     */
     void *copy = mmap(NULL, shadow->pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy == MAP_FAILED) {
         int code = -errno;
         free(shadow);
@@ -52,6 +54,7 @@ int rp_shadow_scan(struct rp_shadow *shadow, struct rp_bitmap *bitmap, uint64_t 
         int code = rp_layout_mark(layout, page, 1, bitmap);
         if (code != 0)
             return code;
+        /* May be torn while the guest writes; then it differs again at the next scan. */
         memcpy(then, now, PAGE_BYTES);
         found++;
     }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,6 +12,7 @@
 
 #define PAGE_BYTES UINT64_C(4096)
 #define REGIONS 1024
+#define MAPPINGS_MAX (1 << 20)
 
 /* Newer than the headers of Debian 12; numbers from the kernel's userfaultfd and pagemap ABI. */
 #define FEATURE_WP_HUGETLBFS_SHMEM (UINT64_C(1) << 12)
@@ -70,8 +72,18 @@ int rp_uffd_enable(int uffd)
     return ioctl(uffd, UFFDIO_API, &api) == 0 ? 0 : -errno;
 }
 
+/* Its arithmetic cannot wrap around, neither in addresses nor in file pages. */
+static bool is_sane(const struct rp_mapping *mapping)
+{
+    return mapping->address % PAGE_BYTES == 0 && mapping->pages > 0 &&
+           mapping->pages <= (UINT64_MAX - mapping->address) / PAGE_BYTES &&
+           mapping->pages <= UINT64_MAX - mapping->file_page;
+}
+
 int rp_uffd_register(int uffd, const struct rp_mapping *mapping)
 {
+    if (!is_sane(mapping))
+        return -EINVAL;
     struct uffdio_register request = {.mode = UFFDIO_REGISTER_MODE_WP};
     request.range.start = mapping->address;
     request.range.len = mapping->pages * PAGE_BYTES;
@@ -82,6 +94,11 @@ int rp_scanner_create(int pagemap_fd, const struct rp_layout *layout,
                       const struct rp_mapping *mappings, uint64_t count,
                       struct rp_scanner **scanner_ret)
 {
+    if (count > MAPPINGS_MAX)
+        return -E2BIG;
+    for (uint64_t i = 0; i < count; i++)
+        if (!is_sane(&mappings[i]))
+            return -EINVAL;
     struct rp_scanner *scanner = calloc(1, sizeof(*scanner) + count * sizeof(*mappings));
     if (scanner == NULL)
         return -ENOMEM;

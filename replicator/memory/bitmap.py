@@ -11,12 +11,22 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from replicator._native import ffi, lib
+from replicator.errors import require
 from replicator.memory.check import check
+
+#: Bytes of one frame number in a list.
+FRAME_BYTES = 8
 
 
 def pfn_array(pfns: Iterable[int] = ()) -> array[int]:
     """Frames in the form that the native core takes without copying."""
     return array("Q", pfns)
+
+
+def frames_pointer(pfns: array[int] | memoryview) -> Any:
+    """A list of frames as the native core takes it; valid while the result is referenced."""
+    require(pfns.itemsize == FRAME_BYTES, "a list of frames has 64-bit items")
+    return ffi.from_buffer("uint64_t[]", pfns)
 
 
 class DirtyBitmap:
@@ -49,7 +59,7 @@ class DirtyBitmap:
 
     def set_pfns(self, pfns: array[int]) -> None:
         """Set every frame of the list, or none of them when one lies outside."""
-        code = lib.rp_bitmap_set_list(self._native, ffi.from_buffer("uint64_t[]", pfns), len(pfns))
+        code = lib.rp_bitmap_set_list(self._native, frames_pointer(pfns), len(pfns))
         check(code, f"a list of {len(pfns)} pages names one outside of {self.pages}")
 
     def set_all(self) -> None:

@@ -15,14 +15,14 @@ import errno
 import mmap
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from replicator._native import ffi, lib
 from replicator.errors import GuestError, NativeError, require
 from replicator.limits import PFN_MAX
-from replicator.memory.bitmap import DirtyBitmap, pfn_array
+from replicator.memory.bitmap import DirtyBitmap, frames_pointer, pfn_array
 from replicator.memory.check import check
 from replicator.units import PAGE_SIZE
 
@@ -135,6 +135,11 @@ class GuestRam:
         return slot[0]
 
     @property
+    def is_open(self) -> bool:
+        """False once it is unmapped."""
+        return self._native is not None
+
+    @property
     def native(self) -> Any:
         """The C object, for other faces of the native core. Lives until `close`."""
         require(self._native is not None, "guest RAM used after it was closed")
@@ -148,13 +153,13 @@ class GuestRam:
     def check_frames(self, pfns: array[int]) -> None:
         """NativeError (-ERANGE) when one of the frames is no RAM."""
         index = ffi.new("uint64_t *")
-        self._check(lib.rp_ram_check(self.native, _frames(pfns), len(pfns), index), pfns)
+        self._check(lib.rp_ram_check(self.native, frames_pointer(pfns), len(pfns), index), pfns)
 
     def gather(self, pfns: array[int], out: Buffer) -> None:
         """Copy the pages, in the order of `pfns`, to the start of `out`. All frames are checked first."""
         require(len(out) >= len(pfns) * PAGE_SIZE, "gather: the buffer is too small")
         body = ffi.from_buffer("uint8_t[]", out, require_writable=True)
-        self._check(lib.rp_ram_gather(self.native, _frames(pfns), len(pfns), body), pfns)
+        self._check(lib.rp_ram_gather(self.native, frames_pointer(pfns), len(pfns), body), pfns)
 
     def scatter(self, pfns: array[int], data: Buffer) -> None:
         """Copy the pages of `data` to the frames. NativeError (-ERANGE) before the first byte when one is
@@ -162,7 +167,7 @@ class GuestRam:
         require(self.writable, "scatter into read-only guest RAM")
         require(len(data) == len(pfns) * PAGE_SIZE, "scatter: body and frame list differ in size")
         body = ffi.from_buffer("uint8_t[]", data)
-        self._check(lib.rp_ram_scatter(self.native, _frames(pfns), len(pfns), body), pfns)
+        self._check(lib.rp_ram_scatter(self.native, frames_pointer(pfns), len(pfns), body), pfns)
 
     def save_undo(self, pfns: array[int], out: Buffer) -> None:
         """What `scatter(pfns, ...)` is about to overwrite; `scatter(pfns, out)` brings it back."""
@@ -177,7 +182,7 @@ class GuestRam:
         """One byte a frame: 1 when its page holds only zeros."""
         mask = bytearray(len(pfns))
         body = ffi.from_buffer("uint8_t[]", mask, require_writable=True)
-        self._check(lib.rp_ram_zero_mask(self.native, _frames(pfns), len(pfns), body), pfns)
+        self._check(lib.rp_ram_zero_mask(self.native, frames_pointer(pfns), len(pfns), body), pfns)
         return bytes(mask)
 
     def is_zero(self, pfn: int) -> bool:
@@ -196,11 +201,11 @@ class GuestRam:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _check(self, code: int, pfns: Sequence[int]) -> None:
+    def _check(self, code: int, pfns: array[int]) -> None:
         if code == 0:
             return
         index = ffi.new("uint64_t *")
-        lib.rp_ram_check(self.native, _frames(pfns), len(pfns), index)
+        lib.rp_ram_check(self.native, frames_pointer(pfns), len(pfns), index)
         check(code, f"frame {pfns[index[0]]:#x} is no RAM of this guest")
 
 
@@ -208,10 +213,6 @@ def _own_descriptor(source: int | str | os.PathLike[str], writable: bool) -> int
     if isinstance(source, int):
         return os.dup(source)
     return os.open(Path(source), (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-
-
-def _frames(pfns: Sequence[int]) -> Any:
-    return ffi.from_buffer("uint64_t[]", pfns)
 
 
 def zero_mask(body: Buffer) -> bytes:

@@ -168,7 +168,9 @@ class ShadowTracker:
         self._is_first = True
 
     def scan(self, bitmap: DirtyBitmap) -> int:
-        require(self._shadow is not None, "scan before arm")
+        require(
+            self._shadow is not None and self._ram.is_open, "scan before arm, or after the RAM was closed"
+        )
         found = ffi.new("uint64_t *")
         check(lib.rp_shadow_scan(self._shadow, bitmap.native, found), "comparing with the shadow copy")
         if not self._is_first:

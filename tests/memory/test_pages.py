@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def test_bodies_of_a_wrong_size_are_our_own_bug(ram: GuestRam) -> None:
         ram.scatter(pfn_array([1]), bytes(PAGE_SIZE + 1))
     with pytest.raises(InvariantError):
         zero_mask(bytes(PAGE_SIZE + 1))
+
+
+def test_lists_of_frames_with_other_items_are_our_own_bug(ram: GuestRam) -> None:
+    """The native core would read as many 64-bit items as the list has small ones."""
+    for code in "BHI":
+        with pytest.raises(InvariantError, match="64-bit"):
+            ram.check_frames(array(code, [1, 2, 3]))
+        with pytest.raises(InvariantError, match="64-bit"):
+            ram.layout.new_bitmap().set_pfns(array(code, [1, 2, 3]))
 
 
 def test_gather_writes_into_part_of_a_larger_buffer(ram: GuestRam) -> None:

@@ -3,8 +3,10 @@ stdin and gives one answer a line on stdout.
 
 Modes: `read` waits in a blocking read; `busy` also has a thread that never stops computing; `threads` has
 several threads in different blocking calls; `split` maps the RAM in two halves at unrelated addresses;
-`signals` gets a timer signal every 200 us and counts them."""
+`signals` gets a timer signal every 200 us and counts them; `echo` writes a byte to stdout for each SIGUSR1,
+from the C handler: a Python handler may come late, behind a blocking call."""
 
+import ctypes
 import mmap
 import os
 import select
@@ -14,6 +16,8 @@ import threading
 import time
 
 PAGE = 4096
+#: `jmp .` of x86.
+ENDLESS_LOOP = b"\xeb\xfe"
 
 
 class Ram:
@@ -74,6 +78,12 @@ def main() -> None:
     if mode == "signals":
         signal.signal(signal.SIGALRM, lambda *_: ticks.__setitem__(0, ticks[0] + 1))
         signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    if mode == "echo":
+        os.set_blocking(1, False)
+        signal.set_wakeup_fd(1)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+    endless = mmap.mmap(-1, PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    endless[:2] = ENDLESS_LOOP
     print("ready", flush=True)
     for line in sys.stdin:
         order, *words = line.split()
@@ -87,6 +97,8 @@ def main() -> None:
         elif order == "report":
             fds = sorted(os.listdir("/proc/self/fd"))
             answer = f"{counter.rounds} {counter.broken} {ticks[0]} {len(fds)}"
+        elif order == "endless":
+            answer = str(ctypes.addressof(ctypes.c_char.from_buffer(endless)))
         elif order == "environment":
             answer = f"{os.environ.get('LD_PRELOAD')} {os.environ.get('REPLICATOR_UFFD_SOCKET')}"
         print(answer, flush=True)
