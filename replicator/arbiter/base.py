@@ -146,7 +146,7 @@ def check_timing(heartbeat_ms: int, misses: int, margin_ms: int, ttl_ms: int) ->
     needed_ms = heartbeat_ms * misses + margin_ms
     if needed_ms > ttl_ms:
         raise ConfigError(
-            f"heartbeat {heartbeat_ms} ms x {misses} misses + margin {margin_ms} ms = {needed_ms} ms exceeds the "
-            f"lease ttl of {ttl_ms} ms",
-            hint=f"raise the ttl to {needed_ms} ms or more, or beat more often",
+            f"heartbeat interval_ms {heartbeat_ms} x misses {misses} + margin_ms {margin_ms} = {needed_ms} ms exceeds "
+            f"the lease ttl of {ttl_ms} ms",
+            hint=f"raise ttl_ms to {needed_ms} or more, or lower interval_ms or misses",
         )

@@ -5,7 +5,7 @@
 [listen]     host, port            three ports from `port` on: bulk, control, heartbeat
 [peer]       host, port
 [keys]       secret, allow         CURVE; without it only loopback, or allow_plaintext = true
-[arbiter]    url, ttl_ms, margin_ms
+[arbiter]    url, ttl_ms, margin_ms   ttl_ms: 300, with etcd 2000
 [heartbeat]  interval_ms, misses
 [epoch]      interval_ms, in_flight, staging_mib, ack_patience_ms
 """
@@ -13,13 +13,14 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from replicator.arbiter.base import DEFAULT_MARGIN_MS, DEFAULT_TTL_MS, check_timing
+from replicator.arbiter.base import DEFAULT_MARGIN_MS, DEFAULT_TTL_MS
 from replicator.errors import ConfigError
 from replicator.limits import EPOCHS_IN_FLIGHT_MAX, STAGING_BYTES_DEFAULT
+from replicator.service.config_rules import ETCD_SCHEMES, ETCD_TTL_MS_MIN, check_config
 from replicator.units import NS_PER_MS
 
 #: /dev/shm is memory: the RAM file of a guest belongs there.
@@ -92,8 +93,8 @@ class DaemonConfig:
     arbiter: ArbiterSection = ArbiterSection()
     heartbeat: HeartbeatSection = HeartbeatSection()
     epoch: EpochSection = EpochSection()
-    #: Folder of the file: relative paths count from here.
-    folder: Path = Path()
+    #: The file; relative paths count from its folder.
+    path: Path = Path()
 
     @property
     def state_dir(self) -> Path:
@@ -104,10 +105,11 @@ class DaemonConfig:
         return self.resolve(self.guest.file)
 
     def resolve(self, path: str) -> Path:
-        return (self.folder / path).absolute()
+        return (self.path.parent / path).absolute()
 
 
 _SECTIONS = {field.name: get_type_hints(DaemonConfig)[field.name] for field in fields(DaemonConfig)[:-1]}
+_EXAMPLE = "README.md shows a configuration to start from"
 _REQUIRED = ("node", "guest", "listen", "peer")
 
 
@@ -116,11 +118,11 @@ def load_config(path: Path) -> DaemonConfig:
     try:
         document = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist", hint="README.md shows a configuration to start from"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} does not exist", hint=_EXAMPLE) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="name the TOML file") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint=_EXAMPLE) from error
     return parse_config(document, path)
 
 
@@ -131,16 +133,18 @@ def parse_config(document: dict[str, Any], path: Path) -> DaemonConfig:
         raise ConfigError(f"{path}: unknown section [{unknown[0]}]", hint=f"known are {', '.join(_SECTIONS)}")
     missing = [name for name in _REQUIRED if name not in document]
     if missing:
-        raise ConfigError(f"{path}: section [{missing[0]}] is missing")
+        raise ConfigError(f"{path}: section [{missing[0]}] is missing", hint=_EXAMPLE)
     sections = {name: _parse_section(path, name, _SECTIONS[name], table) for name, table in document.items()}
-    config = DaemonConfig(**sections, folder=path.absolute().parent)
-    _check(config, path)
+    config = DaemonConfig(**sections, path=path)
+    if config.arbiter.url.startswith(ETCD_SCHEMES) and "ttl_ms" not in document["arbiter"]:
+        config = replace(config, arbiter=replace(config.arbiter, ttl_ms=ETCD_TTL_MS_MIN))
+    check_config(config)
     return config
 
 
 def _parse_section(path: Path, name: str, kind: type, table: object) -> Any:
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {name} is not a section; write [{name}]")
+        raise ConfigError(f"{path}: {name} is not a section", hint=f"write [{name}], and its keys below it")
     hints = get_type_hints(kind)
     unknown = sorted(set(table) - set(hints))
     if unknown:
@@ -152,36 +156,17 @@ def _parse_section(path: Path, name: str, kind: type, table: object) -> Any:
         return kind(**values)
     except TypeError:
         required = next(key for key in hints if key not in values)
-        raise ConfigError(f"{path}: [{name}] {required} is missing") from None
+        raise ConfigError(f"{path}: [{name}] {required} is missing", hint=_EXAMPLE) from None
 
 
 def _parse_value(path: Path, where: str, wanted: Any, value: object) -> object:
     if wanted == tuple[str, ...]:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise ConfigError(f"{path}: {where} is not a list of strings")
+        raise ConfigError(f"{path}: {where} is {value!r}, not a list of strings", hint='write ["first", ...]')
     if type(value) is not wanted:
-        raise ConfigError(f"{path}: {where} is {value!r}, not of type {wanted.__name__}")
+        raise ConfigError(f"{path}: {where} is {value!r}", hint=f"write {_KINDS[wanted]}")
     return value
 
 
-def _check(config: DaemonConfig, path: Path) -> None:
-    bounds = (
-        ("[listen] port", config.listen.port, 1, 65_533),
-        ("[peer] port", config.peer.port, 1, 65_533),
-        ("[epoch] interval_ms", config.epoch.interval_ms, 5, 10_000),
-        ("[epoch] in_flight", config.epoch.in_flight, 1, EPOCHS_IN_FLIGHT_MAX),
-        ("[epoch] staging_mib", config.epoch.staging_mib, 8, 65_536),
-        ("[epoch] ack_patience_ms", config.epoch.ack_patience_ms, 100, 600_000),
-        ("[heartbeat] interval_ms", config.heartbeat.interval_ms, 5, 60_000),
-        ("[heartbeat] misses", config.heartbeat.misses, 2, 1000),
-    )
-    for where, value, low, high in bounds:
-        if not low <= value <= high:
-            raise ConfigError(f"{path}: {where} = {value} is not in {low}..{high}")
-    if config.arbiter.url:
-        beat, lease = config.heartbeat, config.arbiter
-        try:
-            check_timing(beat.interval_ms, beat.misses, lease.margin_ms, lease.ttl_ms)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+_KINDS = {str: 'a string, as "text"', int: "a whole number, without quotes", bool: "true or false"}

@@ -74,5 +74,5 @@ def test_a_timing_that_notices_too_late_is_refused(
 def test_a_refused_timing_says_what_would_do() -> None:
     with pytest.raises(ConfigError) as refusal:
         check_timing(100, 3, 50, 300)
-    assert "350 ms" in refusal.value.hint
+    assert "ttl_ms to 350" in refusal.value.hint
     check_ttl(350, 50)

@@ -1,0 +1,128 @@
+"""What a configuration must keep beyond its keys' types. Each mistake is a ConfigError that names file, key and remedy."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from replicator.arbiter.base import check_timing
+from replicator.errors import ConfigError
+from replicator.limits import EPOCHS_IN_FLIGHT_MAX
+from replicator.link.base import is_loopback
+from replicator.wire.session import NODE_CHARS_MAX
+
+if TYPE_CHECKING:
+    from replicator.service.config import DaemonConfig
+
+#: Each side listens on so many ports: bulk, control, heartbeat.
+PORTS = 3
+ETCD_SCHEMES = ("etcd:", "etcds:")
+#: etcd raises shorter leases to 1.5 x its election timeout, rounded up to seconds.
+ETCD_TTL_MS_MIN = 2000
+_NODE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NODE_CHARS_MAX - 1}}}")
+
+
+def check_config(config: DaemonConfig) -> None:
+    """Raise ConfigError for the first rule that is not kept."""
+    for rule in (_check_bounds, _check_names, _check_addresses, _check_keys, _check_arbiter):
+        rule(config)
+
+
+def _check_bounds(config: DaemonConfig) -> None:
+    bounds = (
+        ("[listen] port", config.listen.port, 1, 65_536 - PORTS),
+        ("[peer] port", config.peer.port, 1, 65_536 - PORTS),
+        ("[epoch] interval_ms", config.epoch.interval_ms, 5, 10_000),
+        ("[epoch] in_flight", config.epoch.in_flight, 1, EPOCHS_IN_FLIGHT_MAX),
+        ("[epoch] staging_mib", config.epoch.staging_mib, 8, 65_536),
+        ("[epoch] ack_patience_ms", config.epoch.ack_patience_ms, 100, 600_000),
+        ("[heartbeat] interval_ms", config.heartbeat.interval_ms, 5, 60_000),
+        ("[heartbeat] misses", config.heartbeat.misses, 2, 1000),
+        ("[arbiter] ttl_ms", config.arbiter.ttl_ms, 50, 600_000),
+        ("[arbiter] margin_ms", config.arbiter.margin_ms, 1, 600_000),
+    )
+    for where, value, low, high in bounds:
+        if not low <= value <= high:
+            raise ConfigError(
+                f"{config.path}: {where} = {value} is not in {low}..{high}",
+                hint=f"set {where.split()[1]} to {low} at least and {high} at most",
+            )
+
+
+def _check_names(config: DaemonConfig) -> None:
+    if not _NODE_NAME.fullmatch(config.node.name):
+        raise ConfigError(
+            f"{config.path}: [node] name = {config.node.name!r} cannot name a host",
+            hint=f"use up to {NODE_CHARS_MAX} letters, digits, dots, dashes; another one on each host",
+        )
+    taps = config.guest.taps
+    if twice := sorted({name for name in taps if taps.count(name) > 1}):
+        raise ConfigError(
+            f"{config.path}: [guest] taps names {twice[0]} twice", hint="each NIC needs a TAP of its own"
+        )
+
+
+def _check_addresses(config: DaemonConfig) -> None:
+    for section, endpoint in (("listen", config.listen), ("peer", config.peer)):
+        if not endpoint.host or endpoint.host.split() != [endpoint.host]:
+            raise ConfigError(
+                f"{config.path}: [{section}] host = {endpoint.host!r} is not an address",
+                hint=f"write the address of {'this host' if section == 'listen' else 'the peer'}, as 10.78.0.1",
+            )
+    listen, peer = config.listen, config.peer
+    if listen.host == peer.host and abs(listen.port - peer.port) < PORTS:
+        raise ConfigError(
+            f"{config.path}: [peer] {peer.host} port {peer.port} overlaps this side's own [listen] port "
+            f"{listen.port}",
+            hint=f"[peer] is the other host; two daemons on one host need ports at least {PORTS} apart",
+        )
+
+
+def _check_keys(config: DaemonConfig) -> None:
+    keys = config.keys
+    if not keys.secret:
+        if keys.allow:
+            raise ConfigError(
+                f"{config.path}: [keys] allow needs [keys] secret beside it",
+                hint="secret names this host's own .key_secret file, which `replicator keygen` makes",
+            )
+        _check_plaintext(config)
+        return
+    if len(keys.allow) != 1:
+        raise ConfigError(
+            f"{config.path}: [keys] allow names {len(keys.allow)} keys, not exactly the peer's public key",
+            hint='write allow = ["PEER.key"] with the .key file that `replicator keygen` made on the peer',
+        )
+    if keys.allow_plaintext:
+        raise ConfigError(
+            f"{config.path}: [keys] allow_plaintext = true contradicts [keys] secret",
+            hint="with keys the link is always encrypted: remove one of both",
+        )
+
+
+def _check_plaintext(config: DaemonConfig) -> None:
+    if config.keys.allow_plaintext:
+        return
+    for section, endpoint in (("listen", config.listen), ("peer", config.peer)):
+        if not is_loopback(endpoint.host):
+            raise ConfigError(
+                f"{config.path}: without [keys] the link by way of [{section}] host = {endpoint.host} would carry "
+                "the guest's memory unencrypted",
+                hint="make keys with `replicator keygen` and name them in [keys] on both hosts, or set "
+                "allow_plaintext = true there on a network that nobody else can reach",
+            )
+
+
+def _check_arbiter(config: DaemonConfig) -> None:
+    beat, lease = config.heartbeat, config.arbiter
+    if not lease.url:
+        return
+    if lease.url.startswith(ETCD_SCHEMES) and (lease.ttl_ms < ETCD_TTL_MS_MIN or lease.ttl_ms % 1000):
+        raise ConfigError(
+            f"{config.path}: [arbiter] ttl_ms = {lease.ttl_ms}: etcd's leases last whole seconds, and 2 at least",
+            hint=f"write ttl_ms = {max(ETCD_TTL_MS_MIN, -(-lease.ttl_ms // 1000) * 1000)}",
+        )
+    try:
+        check_timing(beat.interval_ms, beat.misses, lease.margin_ms, lease.ttl_ms)
+    except ConfigError as error:
+        raise ConfigError(f"{config.path}: [arbiter] ttl_ms: {error}", hint=error.hint) from error
