@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from replicator.service.config import load_config
 from replicator.service.control import ask_daemon
@@ -47,8 +48,11 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
 def _table(answer: dict[str, Any]) -> Table:
     stats = answer["stats"]
     table = Table(show_header=False, title=f"{answer['guest']} on {answer['node']} ({answer['role']})")
+    reason = answer["reason"] if answer["reason"] not in answer["state"] else ""
     rows = (
         ("state", answer["state"]),
+        ("reason", reason),
+        ("warning", answer["warning"]),
         ("term", str(answer["term"])),
         ("epoch / committed", f"{answer['epoch']} / {answer['committed']}"),
         ("held output", f"{answer['held_frames']} frames, {answer['held_bytes']} bytes"),
@@ -59,5 +63,6 @@ def _table(answer: dict[str, Any]) -> Table:
         ("epoch bytes p50 / p99", f"{stats['epoch_bytes']['p50']:.0f} / {stats['epoch_bytes']['p99']:.0f}"),
     )
     for name, value in rows:
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, Text(value))
     return table

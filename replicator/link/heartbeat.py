@@ -288,7 +288,7 @@ class HeartbeatThread:
             PeerRefused(
                 Channel.HEARTBEAT,
                 f"{address} connected with the key {key}, which is not allowed",
-                "if that is the peer, add its public key to the list of allowed keys",
+                "if that is the peer, name its .key file in [keys] allow here, and restart",
             )
         )
 

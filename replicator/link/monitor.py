@@ -21,7 +21,9 @@ from replicator.wire.session import Channel
 _BAD_MECHANISM = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 _BAD_CRYPTO = zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
 
-_KEYS_HINT = "compare the keys: each side needs the other's public key"
+_KEYS_HINT = (
+    "compare [keys] on both hosts: allow must name the other host's .key file, and both need keys or none"
+)
 
 
 class Monitor:
@@ -85,7 +87,8 @@ def why_dial_failed(event: zmq.Event, value: int) -> LinkRefused | None:
     """The refusal behind a failed handshake of a connecting socket; None for an ordinary loss."""
     if event is zmq.Event.HANDSHAKE_FAILED_AUTH:
         return LinkRefused(
-            "the peer does not allow our key", "add our public key to the peer's list of allowed keys"
+            "the peer does not allow our key",
+            "name our .key file in [keys] allow on the peer, and restart it",
         )
     if event is zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
         if value == _BAD_MECHANISM:
@@ -94,7 +97,7 @@ def why_dial_failed(event: zmq.Event, value: int) -> LinkRefused | None:
     if event is zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
         return LinkRefused(
             f"the peer ended the handshake ({os.strerror(value)})",
-            "its key may not be the public key that we have of it, or its port is not a replicator's",
+            "only one side may have [keys], or the .key file in allow is not the peer's, or its port is not a replicator's",
         )
     return None
 

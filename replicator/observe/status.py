@@ -62,6 +62,8 @@ class Status:
     lost_frames: int = 0
     lag_ms: float = 0.0
     stats: EpochStats = field(default_factory=EpochStats)
+    #: A connection that was refused of late, and what to do about it.
+    warning: str = ""
 
     def to_map(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.arbiter.base import check_timing
-from replicator.errors import ConfigError
+from replicator.errors import ConfigError, GuestError
 from replicator.limits import EPOCHS_IN_FLIGHT_MAX
 from replicator.link.base import is_loopback
 from replicator.wire.session import NODE_CHARS_MAX
@@ -20,6 +23,15 @@ ETCD_SCHEMES = ("etcd:", "etcds:")
 #: etcd raises shorter leases to 1.5 x its election timeout, rounded up to seconds.
 ETCD_TTL_MS_MIN = 2000
 _NODE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NODE_CHARS_MAX - 1}}}")
+
+
+@contextlib.contextmanager
+def naming(path: Path, where: str) -> Iterator[None]:
+    """Errors of what a key leads to (ConfigError and GuestError) say which file and key that was."""
+    try:
+        yield
+    except (ConfigError, GuestError) as error:
+        raise type(error)(f"{path}: {where}: {error}", hint=error.hint) from error
 
 
 def check_config(config: DaemonConfig) -> None:

@@ -16,6 +16,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ from replicator.engine.pipeline import PipelineSettings
 from replicator.engine.primary import PrimaryMachine, PrimarySettings
 from replicator.errors import ConfigError, FenceError, GuestError, ReplicatorError
 from replicator.guests.base import Guest
-from replicator.link.base import LinkConfig, PeerAddress
+from replicator.link.base import (
+    BadMessage,
+    LinkConfig,
+    LinkRefused,
+    LinkUp,
+    PeerAddress,
+    PeerRefused,
+    Received,
+)
 from replicator.link.heartbeat import HeartbeatThread
 from replicator.link.keys import Keys, load_keys, load_public_key
 from replicator.link.zeromq import ZmqLink
@@ -41,14 +50,17 @@ from replicator.output.base import RelayCallbacks
 from replicator.output.relay import Relay, RelayPort
 from replicator.output.tap import Tap, open_tap
 from replicator.service.config import DaemonConfig
+from replicator.service.config_rules import naming
 from replicator.service.control import Answer, ControlServer
 from replicator.service.epoch_writer import EpochWriter, Recorder
 from replicator.service.guest_kit import GuestKit, load_kit
+from replicator.service.operator import let_primary_go_alone, promote_secondary
 from replicator.service.primary_role import PrimaryParts, PrimaryRole
+from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS, PAGE_SIZE
-from replicator.wire.session import Heartbeat
+from replicator.wire.session import Heartbeat, Hello
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,7 +83,8 @@ class Daemon:
         make_relay: Callable[..., Relay] = Relay,
     ) -> None:
         self._config = config
-        self._kit: GuestKit = load_kit(config.guest_file)
+        with naming(config.path, "[guest] file"):
+            self._kit: GuestKit = load_kit(config.guest_file)
         self._keys = self._load_keys()
         self._link_config = LinkConfig(
             config.node.name,
@@ -83,6 +96,7 @@ class Daemon:
             config.keys.allow_plaintext,
         )
         self._peer = self._peer_address(config.peer.host, config.peer.port)
+        self._refusals = Refusals()
         self._recorder = Recorder(record) if record is not None else None
         self._journal = Journal(events)
         self._make_port = make_relay
@@ -105,6 +119,7 @@ class Daemon:
             local=self._make_beat,
             on_silent=lambda _, __: self._post(ev.PeerSilent()),
             on_alive=lambda _: self._post(ev.PeerSpoke()),
+            on_refused=self._refusals.note,
         )
 
     # Parts.
@@ -113,18 +128,14 @@ class Daemon:
         keys = self._config.keys
         if not keys.secret:
             return None
-        return load_keys(
-            self._config.resolve(keys.secret), [self._config.resolve(path) for path in keys.allow]
-        )
+        with naming(self._config.path, "[keys]"):
+            return load_keys(
+                self._config.resolve(keys.secret), [self._config.resolve(path) for path in keys.allow]
+            )
 
     def _peer_address(self, host: str, port: int) -> PeerAddress:
         public_key = ""
         if self._keys is not None:
-            if len(self._config.keys.allow) != 1:
-                raise ConfigError(
-                    "[keys] allow must name exactly the peer's public key",
-                    hint="it is the .key file of the peer",
-                )
             public_key = load_public_key(self._config.resolve(self._config.keys.allow[0]))
         return PeerAddress(host, port, port + 1, port + 2, public_key)
 
@@ -133,13 +144,14 @@ class Daemon:
         if not section.url:
             return SoloArbiter(self._config.state_dir / "term", self._kit.name)
         timeout_ms = max(10, (section.ttl_ms - section.margin_ms) // 3)
-        return open_arbiter(
-            section.url,
-            self._kit.name,
-            ttl_ms=section.ttl_ms,
-            margin_ms=section.margin_ms,
-            timeout_ms=timeout_ms,
-        )
+        with naming(self._config.path, "[arbiter] url"):
+            return open_arbiter(
+                section.url,
+                self._kit.name,
+                ttl_ms=section.ttl_ms,
+                margin_ms=section.margin_ms,
+                timeout_ms=timeout_ms,
+            )
 
     @property
     def _has_arbiter(self) -> bool:
@@ -253,10 +265,7 @@ class Daemon:
         self._has_role.set()
 
     def _make_relay(self, guest: Guest, replay: Sequence[Frame]) -> Relay:
-        taps = self._config.guest.taps
-        if len(taps) != len(guest.nics):
-            raise ConfigError(f"[guest] taps names {len(taps)} devices, the guest has {len(guest.nics)} NICs")
-        self._taps = [open_tap(name) for name in taps]
+        self._taps = [open_tap(name) for name in self._config.guest.taps]
         ports = [RelayPort(nic, tap) for nic, tap in zip(guest.nics, self._taps, strict=True)]
         callbacks = RelayCallbacks(
             on_input=lambda seq, frames: self._on_input(seq, frames),
@@ -338,8 +347,21 @@ class Daemon:
             )
         return Heartbeat(self._config.node.name, "starting", 0, 1, 0, age_ns, 0)
 
+    def _check_taps(self) -> None:
+        """What the guest's network needs is there: found out now, and not when it has to be taken over."""
+        taps, nics = self._config.guest.taps, self._kit.nic_count
+        with naming(self._config.path, "[guest] taps"):
+            if len(taps) != nics:
+                raise ConfigError(
+                    f"{len(taps)} devices are named, the guest has {nics} NICs",
+                    hint=f"name {nics} TAP devices, in the order of the NICs in {self._config.guest_file}",
+                )
+            for name in taps:
+                open_tap(name).close()
+
     @contextlib.asynccontextmanager
     async def _running(self) -> Any:
+        self._check_taps()
         self._prepare_state_dir()
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -375,6 +397,12 @@ class Daemon:
     async def _dispatch(self) -> None:
         await self._has_role.wait()
         async for event in self._link.received():
+            if isinstance(event, LinkRefused | PeerRefused | BadMessage):
+                self._refusals.note(event)
+            elif isinstance(event, LinkUp) or (
+                isinstance(event, Received) and isinstance(event.message, Hello)
+            ):
+                self._refusals.settle()
             role = self._role
             if isinstance(role, SecondaryRole):
                 await role.on_link(event)
@@ -396,17 +424,10 @@ class Daemon:
     async def _promote(self, *, force: bool) -> Answer:
         role = self._role
         if isinstance(role, PrimaryRole):
-            role.post(ev.AloneGranted())
-            return {"said": "output is released; the secondary must stay off"}
-        if not isinstance(role, SecondaryRole) or not role.machine.committed:
-            raise FenceError("there is no whole replica to promote", hint="`replicator status` says why")
-        if role.machine.primary_alive and not force:
-            raise FenceError("the primary is alive", hint="stop its host first; --force if you are sure")
-        epoch = role.machine.committed
-        if isinstance(self._arbiter, SoloArbiter):
-            self._arbiter.term_floor = role.machine.term
-        await role.handle(ev.PromoteOrdered(force))
-        return {"said": f"promoted from epoch {epoch}; what the guest did after it and nobody saw is lost"}
+            return {"said": let_primary_go_alone(role, has_arbiter=self._has_arbiter)}
+        if isinstance(role, SecondaryRole):
+            return {"said": await promote_secondary(role, self._arbiter, force=force)}
+        raise FenceError("this side is still starting", hint="`replicator status` says when it is ready")
 
     async def _stop(self, *, shut_down: bool) -> Answer:
         role = self._role
@@ -428,6 +449,9 @@ class Daemon:
             _LOG.warning("stop: %s", error)
 
     def status(self) -> Status:
+        return replace(self._role_status(), warning=self._refusals.newest())
+
+    def _role_status(self) -> Status:
         role, node, guest = self._role, self._config.node.name, self._kit.name
         if isinstance(role, PrimaryRole):
             return self._primary_status(role, node, guest)

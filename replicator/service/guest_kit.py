@@ -31,6 +31,9 @@ class GuestKit(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def nic_count(self) -> int: ...
+
     async def identify(self, run_dir: Path) -> GuestIdentity: ...
 
     async def start(self, ram_path: Path, run_dir: Path) -> Guest:
@@ -48,6 +51,10 @@ class SyntheticKit:
     @property
     def name(self) -> str:
         return self._config.name
+
+    @property
+    def nic_count(self) -> int:
+        return 1 if self._has_nic else 0
 
     def _for_side(self, run_dir: Path) -> SyntheticConfig:
         if not self._has_nic:
@@ -70,8 +77,14 @@ def load_kit(path: Path) -> GuestKit:
     """ConfigError names the file and the key that cannot be used."""
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"guest file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"guest file {path} cannot be read: {error.strerror}", hint="docs/guests.md says what is in it"
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"guest file {path} is not TOML: {error}", hint="docs/guests.md says what is in it"
+        ) from error
     kind = document.get("kind", "qemu")
     if kind == "synthetic":
         return _load_synthetic(document, path)

@@ -23,6 +23,10 @@ class QemuKit:
     def name(self) -> str:
         return self._config.name
 
+    @property
+    def nic_count(self) -> int:
+        return len(self._config.nics)
+
     async def identify(self, run_dir: Path) -> GuestIdentity:
         """Of a machine that is started for the question and ended again: only QEMU knows its memory map."""
         return await identify_guest(self._config, run_dir / _PROBE)

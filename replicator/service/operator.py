@@ -1,0 +1,74 @@
+"""The operator's word: what `promote` may do in which state, and what is said when it may not."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.arbiter.base import Arbiter
+from replicator.arbiter.solo import SoloArbiter
+from replicator.engine import events as ev
+from replicator.engine.primary import Bar, Life, Link
+from replicator.engine.secondary import Life as StandbyLife
+from replicator.errors import ArbiterError, FenceError, GuestError
+from replicator.service.primary_role import PrimaryRole
+from replicator.service.secondary_role import SecondaryRole
+
+ALONE_SAID = "output is released; the secondary must stay off"
+
+
+def let_primary_go_alone(role: PrimaryRole, *, has_arbiter: bool) -> str:
+    """A primary that holds its output for a lost secondary goes on without it. FenceError where it may not."""
+    machine = role.machine
+    if machine.life is not Life.RUNNING:
+        raise FenceError(f"this side is {machine.life.value}: {machine.trouble or 'its part is over'}")
+    if machine.bar is Bar.BARRED:
+        raise FenceError(
+            "the guest runs here already, and its output leaves",
+            hint="start `replicator secondary` on the other host to have it protected",
+        )
+    if machine.link is Link.READY:
+        raise FenceError(
+            "the guest runs here already, and is protected", hint="`promote` is for the other side"
+        )
+    if has_arbiter:
+        raise FenceError(
+            f"only the arbiter lets this side go on alone: {machine.trouble or 'it is being asked'}",
+            hint="it does so by itself; see that this host reaches the [arbiter] url of its configuration",
+        )
+    role.post(ev.AloneGranted())
+    return ALONE_SAID
+
+
+async def promote_secondary(role: SecondaryRole, arbiter: Arbiter, *, force: bool) -> str:
+    """Run the guest here. FenceError while the other side may run it, ArbiterError or GuestError when it failed."""
+    machine = role.machine
+    epoch = machine.committed
+    if not epoch:
+        raise FenceError(
+            f"there is no whole replica to promote: {machine.trouble or 'no epoch was committed yet'}",
+            hint="a primary must have synchronised this side; `replicator status` says how far it is",
+        )
+    if machine.life in (StandbyLife.PROMOTING, StandbyLife.PROMOTED):
+        raise FenceError("this side is taking the guest over already", hint="see `replicator status`")
+    if machine.primary_alive and not force:
+        raise FenceError("the primary is alive", hint="stop its host first; --force if you are sure")
+    if isinstance(arbiter, SoloArbiter):
+        arbiter.term_floor = machine.term
+    else:
+        await _refuse_live_lease(arbiter)
+    await role.handle(ev.PromoteOrdered(force))
+    if machine.life is StandbyLife.FAILED:
+        raise GuestError(f"the take-over failed: {machine.trouble}")
+    if machine.life not in (StandbyLife.PROMOTING, StandbyLife.PROMOTED):
+        raise ArbiterError(f"not promoted: {machine.trouble}", hint="order it again when that is settled")
+    return f"promoted from epoch {epoch}; what the guest did after it and nobody saw is lost"
+
+
+async def _refuse_live_lease(arbiter: Arbiter) -> None:
+    """Not even an operator takes a live lease; asking for it would only disturb a pair that works."""
+    record = await asyncio.to_thread(arbiter.read)
+    if record is not None and record.live:
+        raise FenceError(
+            f"{record.holder} runs the guest: it holds term {record.term} with a live lease",
+            hint=f"stop it, or wait {arbiter.ttl_ms} ms after its host's death; until then nobody may take over",
+        )
