@@ -30,7 +30,6 @@ from replicator.wire.session import (
     Channel,
     HelloReply,
     Message,
-    StandDownReply,
     channel_of,
     check_payload,
     decode,
@@ -41,7 +40,7 @@ from replicator.wire.session import (
 
 #: `Received.peer_id` of what comes from the peer that we connected to.
 CONNECTED_PEER = b""
-_REPLIES = (HelloReply, Ack, Abort, StandDownReply)
+_REPLIES = (HelloReply, Ack, Abort)
 
 
 @dataclass(frozen=True, slots=True)

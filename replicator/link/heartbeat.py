@@ -6,7 +6,7 @@ not. What a beat says about the epoch loop is the caller's to judge: `local` is 
 old as the loop's last step.
 
 Silence is reported once for each spell: `interval * misses` after the last beat, or after `connect` if none ever
-came. A side that nobody beat to and that is not connected waits for nobody and reports nothing. All that waits in
+came. A side that nobody beat to and that is not connected waits for nobody and reports nothing. What waits in
 the sockets is read before silence is judged, and when this thread itself was held up (a frozen process, a starved
 CPU) the peer gets one interval more: our own absence is no proof of the peer's.
 
@@ -43,6 +43,9 @@ from replicator.wire.session import Channel, Heartbeat, encode
 
 #: Connections that get our beats at most.
 LISTENERS_MAX: Final = 8
+#: Messages read from a socket before it is looked whether a beat is due: more than come in while this side is frozen
+#: for a minute, and few enough that a flood holds up no beat of ours.
+TURN_MESSAGES_MAX: Final = 512
 _WAKE_ENDPOINT: Final = "inproc://wake"
 
 OnAlive = Callable[[Heartbeat], None]
@@ -238,7 +241,9 @@ class HeartbeatThread:
 
     def _read_all(self) -> None:
         for socket in (self._bound, self._dialled):
-            while socket is not None and (frames := _receive(socket)) is not None:
+            for _ in range(TURN_MESSAGES_MAX):
+                if socket is None or (frames := _receive(socket)) is None:
+                    break
                 identity = bytes(frames.pop(0)) if socket is self._bound else b""
                 self._take(identity, frames)
 

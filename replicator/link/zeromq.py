@@ -155,9 +155,8 @@ class ZmqLink:
                 await self._wake.wait()
                 continue
             yield event
-            if isinstance(event, Received) and event.channel is Channel.BULK:
-                # A bulk stream is always ready; let others have the loop between its parts.
-                await asyncio.sleep(0)
+            # A peer that floods us always has something ready; let others have the loop in between.
+            await asyncio.sleep(0)
 
     def _next(self) -> LinkEvent | None:
         if self._events:

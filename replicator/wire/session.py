@@ -177,7 +177,7 @@ class HelloReply:
 
 @dataclass(frozen=True, slots=True)
 class EpochBegin:
-    """Opens an epoch. Parts follow on the same channel, then EpochEnd or EpochDiscard."""
+    """Opens an epoch. Parts follow on the same channel, then EpochEnd; another EpochBegin gives the open one up."""
 
     session: SessionId
     term: Count
@@ -207,14 +207,6 @@ class EpochEnd:
     digest: Digest
     #: Last input frame that the checkpoint contains; 0 when none came yet.
     input_seq: Count
-
-
-@dataclass(frozen=True, slots=True)
-class EpochDiscard:
-    """The primary gave the epoch up in mid-sending; its pages come again in a later one."""
-
-    session: SessionId
-    epoch: Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +252,6 @@ class StandDown:
 
 
 @dataclass(frozen=True, slots=True)
-class StandDownReply:
-    """Secondary -> primary: it will not promote in this term."""
-
-    node: Node
-    term: Count
-
-
-@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Both ways, by a thread of its own: that the host lives, and how its epoch loop fares."""
 
@@ -285,18 +269,7 @@ class Heartbeat:
 
 
 Message = (
-    Hello
-    | HelloReply
-    | EpochBegin
-    | EpochPart
-    | EpochEnd
-    | EpochDiscard
-    | Ack
-    | Abort
-    | InputFrames
-    | StandDown
-    | StandDownReply
-    | Heartbeat
+    Hello | HelloReply | EpochBegin | EpochPart | EpochEnd | Ack | Abort | InputFrames | StandDown | Heartbeat
 )
 
 _CLASSES: Final[tuple[type[Any], ...]] = get_args(Message)
@@ -308,7 +281,7 @@ def _kind_name(cls: type[Any]) -> str:
 
 _KIND_OF: Final = {cls: _kind_name(cls) for cls in _CLASSES}
 _CLASS_OF: Final = {kind: cls for cls, kind in _KIND_OF.items()}
-_BULK: Final = frozenset({EpochBegin, EpochPart, EpochEnd, EpochDiscard})
+_BULK: Final = frozenset({EpochBegin, EpochPart, EpochEnd})
 
 
 def kind_of(message: Message) -> str:

@@ -31,6 +31,7 @@ DIGEST = bytes(16)
 TIMEOUT_S = 20.0
 GUEST = s.GuestRecord("redis", "", 1 << 20, ((0, 0, 256),), "synthetic")
 HELLO = s.Hello(s.PROTOCOL_VERSION, "host-a", GUEST, 1, SESSION, 2)
+BEGIN = s.EpochBegin(SESSION, 1, 1, base=0)
 REPLY = s.HelloReply("host-b", True, "", "", 1, s.NO_SESSION, 0, s.NO_DIGEST)
 
 
