@@ -14,13 +14,17 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from replicator.errors import GuestError, LeaseLost
 from replicator.observe.status import Status
 from replicator.service.config import load_config
-from replicator.service.daemon import Daemon
+from replicator.service.daemon import Daemon, Options
+from replicator.service.secondary_role import TAKE_OVER_FAILED
 
 #: The GIL is handed over this often: the relay's and the lease's threads may not wait behind the event loop.
 SWITCH_INTERVAL_S = 0.0005
 WATCH_S = 0.25
+#: How the reason of an end begins -> exit code; every other end is good.
+EXIT_CODES = {"fenced": LeaseLost.exit_code, TAKE_OVER_FAILED: GuestError.exit_code}
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
 _EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append what happens as JSON lines.")
@@ -30,13 +34,25 @@ _EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append
 @_CONFIG
 @click.option("--record", type=click.Path(path_type=Path), help="Write the session as a libxl v2 stream.")
 @click.option("--discard-replica", is_flag=True, help="Start afresh though a replica could be promoted.")
+@click.option("--attach", type=click.Path(path_type=Path), help="QMP socket of a QEMU that runs already.")
+@click.option("--attach-fast", type=click.Path(path_type=Path), help="A second one: shorter pauses.")
 @_EVENTS
-def primary(config: Path, record: Path | None, discard_replica: bool, events: Path | None) -> None:
-    """Start the guest of CONFIG and protect it."""
+def primary(
+    config: Path,
+    record: Path | None,
+    discard_replica: bool,
+    attach: Path | None,
+    attach_fast: Path | None,
+    events: Path | None,
+) -> None:
+    """Start the guest of CONFIG, or attach to it while it runs, and protect it."""
     settings = load_config(config)
+    if attach_fast is not None and attach is None:
+        raise click.UsageError("--attach-fast needs --attach beside it")
+    options = Options(record, events, discard_replica, attach, attach_fast)
 
     async def work() -> str:
-        daemon = Daemon(settings, record=record, events=events, discard_replica=discard_replica)
+        daemon = Daemon(settings, options)
         return await _run(daemon, daemon.run_primary)
 
     _finish(asyncio.run(_with_priority(work)))
@@ -50,7 +66,7 @@ def secondary(config: Path, events: Path | None) -> None:
     settings = load_config(config)
 
     async def work() -> str:
-        daemon = Daemon(settings, events=events)
+        daemon = Daemon(settings, Options(events=events))
         return await _run(daemon, daemon.run_secondary)
 
     _finish(asyncio.run(_with_priority(work)))
@@ -68,7 +84,7 @@ async def _run(daemon: Daemon, life: Callable[[], Awaitable[str]]) -> str:
     stops: set[asyncio.Task[None]] = set()
 
     def order_stop() -> None:
-        stops.add(loop.create_task(daemon.stop()))
+        stops.add(loop.create_task(daemon.desk.stop()))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, order_stop)
@@ -99,5 +115,6 @@ def _coarse(status: Status) -> str:
 
 def _finish(reason: str) -> None:
     click.echo(f"ended: {reason}")
-    if reason.startswith("fenced"):
-        sys.exit(7)
+    for beginning, exit_code in EXIT_CODES.items():
+        if reason.startswith(beginning):
+            sys.exit(exit_code)

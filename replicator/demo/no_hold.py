@@ -12,7 +12,7 @@ from pathlib import Path
 from replicator.engine.output import OutputMode
 from replicator.output.relay import Relay
 from replicator.service.config import load_config
-from replicator.service.daemon import Daemon
+from replicator.service.daemon import Daemon, Options
 
 
 class LeakyRelay(Relay):
@@ -26,7 +26,7 @@ def main() -> None:
     config, events = Path(sys.argv[1]), Path(sys.argv[2])
 
     async def work() -> str:
-        return await Daemon(load_config(config), events=events, make_relay=LeakyRelay).run_primary()
+        return await Daemon(load_config(config), Options(events=events), make_relay=LeakyRelay).run_primary()
 
     asyncio.run(work())
 

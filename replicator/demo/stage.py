@@ -134,7 +134,7 @@ class Stage:
 
     def kill_host(self, daemon: subprocess.Popen[bytes]) -> Event:
         """SIGKILL a daemon and its QEMU at once, as a power cut would end them."""
-        victims = [daemon.pid, *_children(daemon.pid)]
+        victims = [daemon.pid, *children_of(daemon.pid)]
         killed_ns = time.monotonic_ns()
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
@@ -199,7 +199,7 @@ def _read_events(path: Path, source: str) -> list[Event]:
     return [event for line in lines if (event := parse_event(line, source)) is not None]
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     """Processes that `pid` started."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():

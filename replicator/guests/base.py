@@ -138,6 +138,10 @@ class Standby(Protocol):
         """
         ...
 
+    async def wait(self) -> str:
+        """Wait for the end of the process that waits here; returns how it ended. Before `activate` only."""
+        ...
+
     async def kill(self) -> None:
         """End the process, if it was started and not activated."""
         ...

@@ -27,6 +27,8 @@ _DEVICE = re.compile(r"^\s*dev: (?P<type>[^,]+)")
 _PROPERTY = re.compile(r"^\s*(?P<name>[\w.-]+) = (?P<value>.*)$")
 #: Properties that name the host's side of a device, or the identity's other fields.
 _HOST_PROPERTIES = frozenset(("drive", "netdev", "chardev", "mac", "id", "acpi-index", "bootindex"))
+#: What the BIOS sets when it boots; device state carries it.
+_GUEST_PROPERTIES = frozenset(("smb_io_base",))
 _NIC = re.compile(r"^(?P<name>\S+): index=\d+,type=nic,model=(?P<model>[^,]+),macaddr=(?P<mac>[0-9a-f:]{17})")
 _PEER = re.compile(r"^ \\ (?P<name>\S+): index=\d+,type=(?P<type>[^,]+)(,(?P<rest>.*))?$")
 _SOCKETS = re.compile(r"udp=(?P<local>/.*):(?P<remote>/.*)$")
@@ -137,7 +139,7 @@ def normalize_devices(qtree: str) -> list[str]:
     for line in qtree.splitlines():
         if device := _DEVICE.match(line):
             lines.append(f"dev {device['type']}")
-        elif (found := _PROPERTY.match(line)) and found["name"] not in _HOST_PROPERTIES:
+        elif (found := _PROPERTY.match(line)) and found["name"] not in _HOST_PROPERTIES | _GUEST_PROPERTIES:
             lines.append(f"{found['name']}={found['value']}")
     return lines
 

@@ -67,6 +67,10 @@ class QemuStandby:
             raise
         return QemuGuest(machine, running=False)
 
+    async def wait(self) -> str:
+        how = await self._started().process.wait()
+        return self._started().process.log_tail() or how
+
     async def kill(self) -> None:
         if self._machine is not None and not self._is_activated:
             await self._machine.kill()

@@ -103,6 +103,10 @@ class SyntheticGuest:
         """Take over `device_state`; for a machine that was started as a standby."""
         await self._process.command("load", state=device_state)
 
+    async def wait_end(self) -> str:
+        """Wait for the end of the process; returns why."""
+        return await self._process.wait_end()
+
     # Beyond the contract: what tests ask of a guest that has no operating system.
 
     async def step(self, steps: int) -> Registers:
@@ -147,6 +151,11 @@ class SyntheticStandby:
         await guest.load(device_state)
         self._activated = True
         return guest
+
+    async def wait(self) -> str:
+        if self._guest is None:
+            raise GuestError("the standby was not started")
+        return await self._guest.wait_end()
 
     async def kill(self) -> None:
         if self._guest is not None and not self._activated:

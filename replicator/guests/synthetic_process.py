@@ -116,6 +116,12 @@ class SyntheticProcess:
         for nic in self._config.nics:
             nic.guest_path.unlink(missing_ok=True)
 
+    async def wait_end(self) -> str:
+        """Wait until the process has ended; returns why."""
+        if self._listener is not None:
+            await asyncio.shield(self._listener)
+        return self._ended_by
+
     def close_files(self) -> None:
         """Release the dirty map and the descriptors. May be repeated."""
         if self._dirty_fd >= 0:

@@ -91,8 +91,8 @@ _LIFE_WORDS = {
 }
 
 
-def word_for_secondary(machine: secondary.SecondaryMachine) -> str:
-    """The state word of the side that waits."""
+def word_for_secondary(machine: secondary.SecondaryMachine, standby_trouble: str = "") -> str:
+    """The state word of the side that waits; `standby_trouble` says why no process waits for the guest."""
     if machine.life is secondary.Life.STOOD_DOWN:
         return "stood down"
     if machine.life is secondary.Life.FAILED:
@@ -101,8 +101,8 @@ def word_for_secondary(machine: secondary.SecondaryMachine) -> str:
         return "promoting"
     if not machine.committed:
         return "standby, not promotable: " + (machine.trouble or "no epoch was committed yet")
-    if machine.barred:
-        return f"standby, not promotable: {machine.trouble}"
+    if machine.barred or standby_trouble:
+        return f"standby, not promotable: {machine.trouble or standby_trouble}"
     if machine.life is secondary.Life.ASKING:
         return f"asking for the guest: {machine.trouble or 'the primary is silent'}"
     if not machine.primary_alive:

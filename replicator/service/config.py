@@ -101,6 +101,10 @@ class DaemonConfig:
         return self.resolve(self.node.state_dir) if self.node.state_dir else STATE_ROOT / self.node.name
 
     @property
+    def has_arbiter(self) -> bool:
+        return bool(self.arbiter.url)
+
+    @property
     def guest_file(self) -> Path:
         return self.resolve(self.guest.file)
 

@@ -40,6 +40,10 @@ class GuestKit(Protocol):
         """A running guest on a new RAM file."""
         ...
 
+    async def give_back(self, guest: Guest) -> None:
+        """Undo `start`, for a guest that could not be protected."""
+        ...
+
     def make_standby(self, run_dir: Path) -> Standby: ...
 
 
@@ -68,6 +72,9 @@ class SyntheticKit:
 
     async def start(self, ram_path: Path, run_dir: Path) -> Guest:
         return await SyntheticGuest.start(self._for_side(run_dir), ram_path)
+
+    async def give_back(self, guest: Guest) -> None:
+        await guest.kill()
 
     def make_standby(self, run_dir: Path) -> Standby:
         return SyntheticStandby(self._for_side(run_dir))

@@ -1,19 +1,81 @@
-"""The operator's word: what `promote` may do in which state, and what is said when it may not."""
+"""The operator's word: `status`, `promote` and `stop`, what each does in which state, and why not in others."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
 
 from replicator.arbiter.base import Arbiter
 from replicator.arbiter.solo import SoloArbiter
 from replicator.engine import events as ev
 from replicator.engine.primary import Bar, Life, Link
 from replicator.engine.secondary import Life as StandbyLife
-from replicator.errors import ArbiterError, FenceError, GuestError
+from replicator.errors import ArbiterError, ConfigError, FenceError, GuestError, ReplicatorError
+from replicator.observe.status import Status
+from replicator.service.control import Answer
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.secondary_role import SecondaryRole
+from replicator.service.views import Role
 
+_LOG = logging.getLogger(__name__)
+
+STOPPED = "stopped by the operator"
 ALONE_SAID = "output is released; the secondary must stay off"
+
+
+class OperatorDesk:
+    """Answers requests of the control socket, and signals, about whatever role the daemon has at that moment."""
+
+    def __init__(
+        self,
+        arbiter: Arbiter,
+        *,
+        has_arbiter: bool,
+        find_role: Callable[[], Role | None],
+        show: Callable[[], Status],
+    ) -> None:
+        self._arbiter = arbiter
+        self._has_arbiter = has_arbiter
+        self._find_role = find_role
+        self._show = show
+
+    async def answer(self, request: dict[str, Any]) -> Answer:
+        """ConfigError for an unknown command, else the errors of the command."""
+        command = request.get("command")
+        if command == "status":
+            return self._show().to_map()
+        if command == "promote":
+            return {"said": await self._promote(force=bool(request.get("force")))}
+        if command == "stop":
+            return {"said": await self._stop(shut_down=request.get("guest") != "run")}
+        raise ConfigError(f"unknown command {command!r}", hint="known are status, promote and stop")
+
+    async def stop(self) -> None:
+        """What SIGTERM does: the pair ends, the guest is shut down."""
+        try:
+            await self._stop(shut_down=True)
+        except ReplicatorError as error:
+            _LOG.warning("stop: %s", error)
+
+    async def _promote(self, *, force: bool) -> str:
+        role = self._find_role()
+        if isinstance(role, PrimaryRole):
+            return let_primary_go_alone(role, has_arbiter=self._has_arbiter)
+        if isinstance(role, SecondaryRole):
+            return await promote_secondary(role, self._arbiter, force=force)
+        raise FenceError("this side is still starting", hint="`replicator status` says when it is ready")
+
+    async def _stop(self, *, shut_down: bool) -> str:
+        role = self._find_role()
+        if isinstance(role, PrimaryRole):
+            role.post(ev.StopOrdered(shut_down))
+            return "the secondary stands down, the guest " + ("shuts down" if shut_down else "runs on")
+        if isinstance(role, SecondaryRole):
+            await role.handle(ev.StoodDown(STOPPED))
+            role.end(STOPPED)
+        return "stopped"
 
 
 def let_primary_go_alone(role: PrimaryRole, *, has_arbiter: bool) -> str:

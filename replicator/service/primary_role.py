@@ -26,6 +26,7 @@ from replicator.guests.base import Died, Guest, Panicked, PoweredOff
 from replicator.limits import EPOCHS_IN_FLIGHT_MAX
 from replicator.link.base import Link, LinkDown, LinkEvent, LinkRefused, LinkUp, PeerAddress, Received
 from replicator.output.base import OutputPort
+from replicator.service.agreement import record_of
 from replicator.service.epoch_writer import EpochWriter, OutgoingEpoch, Sealed
 from replicator.service.ledger import OwedLedger
 from replicator.service.samples import EpochSamples
@@ -37,6 +38,8 @@ _LOG = logging.getLogger(__name__)
 #: How long inputs already given to the guest may stay untaken before it is stopped.
 QUIESCE_S = 0.0005
 SHUTDOWN_PATIENCE_S = 20.0
+#: From a failed step to the news that the guest has died, if that was the reason.
+DEATH_NEWS_S = 1.0
 
 
 @dataclass(slots=True)
@@ -66,6 +69,8 @@ class PrimaryRole:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ledger = OwedLedger(parts.guest.ram.layout)
         self._scanning = asyncio.Lock()
+        #: The guest has powered off, panicked or died: nothing is left to shut down.
+        self._is_off = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._timers: dict[fx.Timer, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -192,7 +197,7 @@ class PrimaryRole:
         hello = wire.Hello(
             wire.PROTOCOL_VERSION,
             self.parts.node,
-            guest_record(self.parts.guest),
+            record_of(self.parts.guest.identity),
             self.parts.keeper.lease.term,
             self._session,
             EPOCHS_IN_FLIGHT_MAX,
@@ -224,7 +229,7 @@ class PrimaryRole:
                 # The first scans read the whole RAM: too long to stand in the way of everything else.
                 await asyncio.to_thread(self.parts.guest.scan_dirty, dirty)
         except ReplicatorError as error:
-            self.post(ev.StepFailed(Epoch(epoch), str(error)))
+            await self._fail_step(epoch, error)
             return
         self._ledger.owed.merge(dirty)
         pages = await self._copy(epoch, send_at_once=True)
@@ -261,9 +266,16 @@ class PrimaryRole:
             async with self._scanning:
                 guest.scan_dirty(self._ledger.owed)
         except ReplicatorError as error:
-            self.post(ev.StepFailed(effect.epoch, str(error)))
+            await self._fail_step(effect.epoch, error)
             return
         self.post(ev.GuestPaused(effect.epoch, self._ledger.owed.count()))
+
+    async def _fail_step(self, epoch: int, error: ReplicatorError) -> None:
+        """A guest that dies fails a step first. Its death must not bar the replica that is to take over."""
+        try:
+            await asyncio.wait_for(self._is_off.wait(), DEATH_NEWS_S)
+        except TimeoutError:
+            self.post(ev.StepFailed(Epoch(epoch), str(error)))
 
     async def _copy_paused(self, epoch: int) -> None:
         await self._copy(epoch, send_at_once=False)
@@ -273,7 +285,7 @@ class PrimaryRole:
         try:
             state = await self.parts.guest.save_device_state()
         except GuestError as error:
-            self.post(ev.StepFailed(Epoch(epoch), str(error)))
+            await self._fail_step(epoch, error)
             return
         if (outgoing := self._epochs.get(epoch)) is not None:
             outgoing.add_device_state(state)
@@ -362,6 +374,8 @@ class PrimaryRole:
 
     async def _watch_guest(self) -> None:
         async for event in self.parts.guest.events():
+            if isinstance(event, PoweredOff | Panicked | Died):
+                self._is_off.set()
             if isinstance(event, PoweredOff):
                 self.post(ev.GuestEnded("the guest powered off", died=False))
             elif isinstance(event, Panicked):
@@ -394,11 +408,15 @@ class PrimaryRole:
             try:
                 await asyncio.wait_for(self._shut_down(), SHUTDOWN_PATIENCE_S)
             except (TimeoutError, GuestError) as error:
-                _LOG.info("the guest is ended the hard way: %r", error)
+                _LOG.warning(
+                    "the guest did not power off within %.0f s and is ended: %r", SHUTDOWN_PATIENCE_S, error
+                )
         await self._finish(self.machine.trouble or "ended")
 
     async def _shut_down(self) -> None:
-        await self.parts.guest.shutdown()
+        if not self._is_off.is_set():
+            await self.parts.guest.shutdown()
+        await self._is_off.wait()
 
     async def _finish(self, reason: str) -> None:
         for timer in list(self._timers):
@@ -419,17 +437,3 @@ _TIMER_EVENTS: dict[fx.Timer, type[ev.Event]] = {
     fx.Timer.ACK: ev.AckOverdue,
     fx.Timer.RETRY: ev.RetryDue,
 }
-
-
-def guest_record(guest: Guest) -> wire.GuestRecord:
-    """The guest's identity as it travels in a hello."""
-    identity = guest.identity
-    return wire.GuestRecord(
-        identity.name,
-        identity.uuid,
-        identity.ram_bytes,
-        tuple((s.first_pfn, s.file_page, s.pages) for s in identity.layout),
-        identity.machine,
-        identity.disks,
-        identity.macs,
-    )

@@ -20,6 +20,10 @@ class QemuKit:
         self._config = config
 
     @property
+    def config(self) -> QemuGuestConfig:
+        return self._config
+
+    @property
     def name(self) -> str:
         return self._config.name
 
@@ -33,6 +37,9 @@ class QemuKit:
 
     async def start(self, ram_path: Path, run_dir: Path) -> Guest:
         return await start_guest(self._config, ram_path, run_dir)
+
+    async def give_back(self, guest: Guest) -> None:
+        await guest.kill()
 
     def make_standby(self, run_dir: Path) -> Standby:
         return QemuStandby(self._config, run_dir)

@@ -19,14 +19,17 @@ from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.output import Frame, InputLog
 from replicator.engine.secondary import Holding, SecondaryMachine
-from replicator.errors import ArbiterError, EpochError, GuestError, StoreError, TransportError
+from replicator.errors import ArbiterError, EpochError, ReplicatorError, StoreError, TransportError
 from replicator.guests.base import GuestIdentity
 from replicator.link.base import Link, LinkEvent, PeerLeft, Received
+from replicator.service.agreement import find_differences, identity_in
 from replicator.store import ReplicaStore
 from replicator.units import Epoch
 from replicator.wire import session as wire
 
 _LOG = logging.getLogger(__name__)
+
+TAKE_OVER_FAILED = "the take-over failed"
 
 
 @dataclass(slots=True)
@@ -111,7 +114,8 @@ class SecondaryRole:
         message = event.message
         if isinstance(message, wire.Hello):
             self._peer = event.peer_id
-            mismatch = find_mismatch(self.parts.identity, message.guest)
+            theirs = identity_in(message.guest)
+            mismatch = find_differences(self.parts.identity, theirs, whose="the primary's guest")
             await self._handle(ev.HelloReceived(message.session, message.term, mismatch, message.may_discard))
         elif isinstance(message, wire.StandDown):
             await self._handle(ev.StoodDown(message.reason))
@@ -237,8 +241,8 @@ class SecondaryRole:
             self.parts.store.mark_active()
             replay = self.inputs.after(self._input_seq)
             await self.parts.activate(self._lease, state, list(replay.frames))
-        except (GuestError, StoreError) as error:
-            self.end(f"the take-over failed: {error}")
+        except ReplicatorError as error:
+            self.end(f"{TAKE_OVER_FAILED}: {error}")
             return ev.ActivationFailed(str(error))
         self.end("")
         return ev.GuestActivated()
@@ -248,6 +252,11 @@ class SecondaryRole:
         if not self.ended.done():
             self.ended.set_result(reason)
 
+    def fail(self, error: BaseException) -> None:
+        """Finish this role with an error, which whoever waits for the end gets."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
 
 def holding_of(store: ReplicaStore) -> Holding:
     """What the machine may count on at start: only what the store would promote."""
@@ -255,24 +264,6 @@ def holding_of(store: ReplicaStore) -> Holding:
     if committed is None or not store.promotable.ready:
         return Holding()
     return Holding(store.session, committed.term, committed.epoch, committed.digest)
-
-
-def find_mismatch(ours: GuestIdentity, theirs: wire.GuestRecord) -> str:
-    """In which respect the primary's guest is not the one configured here; "" when it is the same."""
-    layout = tuple((s.first_pfn, s.file_page, s.pages) for s in ours.layout)
-    checks = (
-        ("name", ours.name, theirs.name),
-        ("uuid", ours.uuid, theirs.uuid),
-        ("RAM size", ours.ram_bytes, theirs.ram_bytes),
-        ("RAM layout", layout, tuple(tuple(row) for row in theirs.layout)),
-        ("machine", ours.machine, theirs.machine),
-        ("disks", tuple(map(tuple, ours.disks)), tuple(map(tuple, theirs.disks))),
-        ("MAC addresses", ours.macs, theirs.macs),
-    )
-    for what, mine, other in checks:
-        if mine != other:
-            return f"{what} of the primary's guest is {other}, here it is {mine}"
-    return ""
 
 
 _TRANSLATIONS: dict[type, Callable[[Any], ev.Event]] = {

@@ -52,12 +52,13 @@ def _is_free(port: int) -> bool:
 class Side:
     """One daemon's process; it tells its state word, a line for each change."""
 
-    def __init__(self, folder: Path, name: str, role: str, *options: str) -> None:
+    def __init__(self, folder: Path, name: str, role: str, *options: str, phase: str = "") -> None:
+        """`phase` is where the daemon dies once it gets SIGUSR1: see mortal_daemon.py."""
         self.name, self.folder = name, folder
+        mortal = [str(Path(__file__).with_name("mortal_daemon.py")), phase]
         argv = [
             sys.executable,
-            "-m",
-            "replicator.cli.main",
+            *(mortal if phase else ["-m", "replicator.cli.main"]),
             "-v",
             role,
             str(folder / f"{name}.toml"),
@@ -116,15 +117,16 @@ class Pair:
             (folder / f"{name}.toml").write_text(text)
         self.sides: list[Side] = []
 
-    def start(self, name: str, role: str, *options: str) -> Side:
-        side = Side(self.folder, name, role, *options)
+    def start(self, name: str, role: str, *options: str, phase: str = "") -> Side:
+        side = Side(self.folder, name, role, *options, phase=phase)
         self.sides.append(side)
         return side
 
-    def protect(self) -> tuple[Side, Side]:
+    def protect(self, *, phase: str = "") -> tuple[Side, Side]:
+        """`phase` is the primary's."""
         secondary = self.start("b", "secondary")
         secondary.wait_for("standby")
-        primary = self.start("a", "primary")
+        primary = self.start("a", "primary", phase=phase)
         primary.wait_for("primary: protected")
         return primary, secondary
 

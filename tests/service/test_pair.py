@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
+from replicator.demo.stage import children_of
 from replicator.service.control import RefusedByDaemon, ask_daemon
 from replicator.wire.verify import verify_stream
 
@@ -29,6 +31,23 @@ def test_the_secondary_dies_and_comes_back(pair):
     primary.wait_for("a: primary: protected")
     assert again.status()["role"] == "secondary"
     assert primary.status()["term"] == 1
+
+
+@pytest.mark.parametrize("step", ["before:PauseGuest", "before:SaveDeviceState", "before:ResumeGuest"])
+def test_a_guest_that_dies_in_any_step_is_handed_over(pair, step):
+    primary, secondary = pair.protect(phase=f"guest:{step}")
+    primary.signal(signal.SIGUSR1)
+    secondary.wait_for("b: primary: active-alone")
+    assert primary.process.wait(30) == 0
+
+
+def test_a_standby_that_dies_is_replaced(pair):
+    primary, secondary = pair.protect()
+    (standby,) = children_of(secondary.process.pid)
+    os.kill(standby, signal.SIGKILL)
+    secondary.wait_for("a new one is started")
+    primary.kill()
+    secondary.wait_for("b: primary: active-alone")
 
 
 def test_a_frozen_primary_wakes_up_fenced(pair):

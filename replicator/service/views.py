@@ -1,0 +1,64 @@
+"""What a role shows of itself: the status for the operator, the heartbeat for the peer."""
+
+from __future__ import annotations
+
+from replicator.observe.status import Progress, Status, word_for_primary, word_for_secondary
+from replicator.service.primary_role import PrimaryRole
+from replicator.service.secondary_role import SecondaryRole
+from replicator.units import NS_PER_MS, PAGE_SIZE
+from replicator.wire.session import Heartbeat
+
+Role = PrimaryRole | SecondaryRole
+
+#: The heartbeats' thread numbers what it sends.
+_UNNUMBERED = 1
+
+
+def show_role(role: Role | None, node: str, guest: str, *, standby_trouble: str = "") -> Status:
+    if isinstance(role, PrimaryRole):
+        return _show_primary(role, node, guest)
+    if isinstance(role, SecondaryRole):
+        machine = role.machine
+        return Status(
+            node,
+            guest,
+            "secondary",
+            word_for_secondary(machine, standby_trouble),
+            machine.term,
+            machine.receiving or machine.committed,
+            machine.committed,
+            machine.trouble,
+        )
+    return Status(node, guest, "none", "starting")
+
+
+def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
+    machine, relay = role.machine, role.parts.relay.stats()
+    pages_total = role.parts.guest.identity.ram_bytes // PAGE_SIZE
+    progress = Progress(role.samples.pages_synced, pages_total)
+    return Status(
+        node,
+        guest,
+        "primary",
+        word_for_primary(machine, progress, relay.oldest_held_age_ns),
+        role.parts.keeper.lease.term,
+        machine.pipeline.epoch,
+        machine.acked,
+        machine.trouble,
+        relay.output.held_frames,
+        relay.output.held_bytes,
+        relay.output.lost_frames,
+        relay.oldest_held_age_ns / NS_PER_MS,
+        role.samples.stats(),
+    )
+
+
+def make_beat(role: Role | None, node: str, age_ns: int) -> Heartbeat:
+    """`age_ns`: how old the event loop's last step is. Called by the heartbeats' thread."""
+    if isinstance(role, PrimaryRole):
+        held_ns = role.parts.relay.stats().oldest_held_age_ns
+        term = role.parts.keeper.lease.term
+        return Heartbeat(node, "primary", term, _UNNUMBERED, role.machine.acked, age_ns, held_ns)
+    if isinstance(role, SecondaryRole):
+        return Heartbeat(node, "secondary", role.machine.term, _UNNUMBERED, role.machine.committed, age_ns, 0)
+    return Heartbeat(node, "starting", 0, _UNNUMBERED, 0, age_ns, 0)
