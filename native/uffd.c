@@ -152,6 +152,21 @@ static int scan_mapping(struct rp_scanner *scanner, const struct rp_mapping *map
     return 0;
 }
 
+/* A process that has ended has no pages, so that a scan finds none written and no kernel need say
+ * more; reading its page map ends at once. What was scanned before this was scanned in a process
+ * that lived. */
+static int check_alive(const struct rp_scanner *scanner)
+{
+    uint64_t entry;
+    if (scanner->count == 0)
+        return 0;
+    off_t offset = (off_t)(scanner->mappings[0].address / PAGE_BYTES * sizeof(entry));
+    ssize_t size = pread(scanner->pagemap_fd, &entry, sizeof(entry), offset);
+    if (size < 0)
+        return -errno;
+    return size == 0 ? -ESRCH : 0;
+}
+
 int rp_scanner_scan(struct rp_scanner *scanner, struct rp_bitmap *bitmap, uint64_t *pages_ret)
 {
     uint64_t pages = 0;
@@ -161,5 +176,5 @@ int rp_scanner_scan(struct rp_scanner *scanner, struct rp_bitmap *bitmap, uint64
             return code;
     }
     *pages_ret = pages;
-    return 0;
+    return check_alive(scanner);
 }

@@ -153,8 +153,7 @@ class Pair:
         return pid
 
     def qemus_of(self, name: str) -> list[int]:
-        children = children_of(self.daemons[name].pid)
-        return [pid for pid in children if os.readlink(f"/proc/{pid}/exe").endswith(QEMU)]
+        return [pid for pid in children_of(self.daemons[name].pid) if is_qemu(pid)]
 
     def kill_host(self, name: str) -> None:
         """Daemon and QEMU at once."""
@@ -239,6 +238,14 @@ class Pair:
         self.counter.send("is anybody there")
         assert self.counter.hear(seconds) is None
         assert self.voice.words(since_ns) == []
+
+
+def is_qemu(pid: int) -> bool:
+    """Whether this process runs QEMU; one that is just ending does not."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").endswith(QEMU)
+    except OSError:
+        return False
 
 
 def has_ended(pidfd: int) -> bool:

@@ -163,6 +163,13 @@ class Replica:
         self._ram.scatter(pfns, pages)
         return len(pfns)
 
+    def synchronize(self) -> int:
+        """The first copy and the live rounds in which the dirty tracker is audited; pages of the first one."""
+        pages = self.copy_dirty()
+        while "+" in self._guest.tracker_name:
+            self.copy_dirty()
+        return pages
+
     async def checkpoint(self, *, resume: bool = True) -> int:
         await self._guest.pause()
         copied = self.copy_dirty()

@@ -93,7 +93,7 @@ def test_checkpoints_and_take_over(any_golden: Golden, place: Path) -> None:
             await standby.start(replica.path)
             assert standby.identity == guest.identity
             before, _ = await wire.count("x")
-            assert replica.copy_dirty() == guest.ram.layout.pages
+            assert replica.synchronize() == guest.ram.layout.pages
             for number in range(1, 21):
                 assert await wire.count("x") == (before + number, number + 1)
                 assert 0 < await replica.checkpoint() < guest.ram.layout.pages
@@ -124,7 +124,7 @@ def test_survivor_is_tracked_and_taken_over_again(golden: Golden, place: Path) -
                 replica = Replica(place / f"ram-{turn}", guest)
                 standby = QemuStandby(golden.config, place / f"run-{turn}")
                 await standby.start(replica.path)
-                replica.copy_dirty()
+                replica.synchronize()
                 for _ in range(6):
                     total += 1
                     assert (await wire.count("y"))[0] == total
