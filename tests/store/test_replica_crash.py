@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import pytest
 from store_tools import MadeEpoch, Pages, Shape, commit, make_epoch, page
@@ -25,6 +25,12 @@ from replicator.store import Outcome, ReplicaStore
 #: Two records of 8 pages: an epoch with more takes the undo path.
 SMALL_STAGING = 2 * (8 + 8 + 8 * 8 + 8 * 4096)
 PATHS = pytest.mark.parametrize("staging", [1 << 20, SMALL_STAGING], ids=["redo", "undo"])
+
+
+#: Kills at random times; more only until one has hit the middle of an epoch.
+KILLS_MIN, KILLS_MAX = 25, 300
+#: Epochs that a process has before it, to be killed in one of the first.
+CHILD_EPOCHS = 6
 
 
 class KillAfterCalls:
@@ -168,39 +174,27 @@ def test_killed_at_every_call_of_a_rollback(directory: Path, shape: Shape) -> No
 
 @PATHS
 def test_killed_at_random_times(directory: Path, staging: int) -> None:
-    """The child commits epoch after epoch; the parent kills it whenever it likes."""
+    """The child commits epoch after epoch; the parent kills it somewhere in one of them."""
     shape = Shape(low=64, high=192, high_start=1024)
     chooser = random.Random(staging)
     history = History(shape)
     store = open_store(shape, directory, staging)
     commit(store, history.add(make_epoch(1, 1, shape.full(1), b"state 1")))
     store.close()
-    reached = 1
-    for number in range(2, 60):
-        chosen = chooser.sample(shape.pfns, chooser.randint(100, 256))
-        history.add(make_epoch(1, number, {pfn: page(number, pfn) for pfn in chosen}, b"s" * number))
-    mid_epoch = 0
-    for _ in range(60):
-        if reached >= 50:
-            break
-        first = reached + 1
-        ready, started = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-
-            def work(first: int = first, started: int = started) -> None:
-                child = open_store(shape, directory, staging)
-                os.write(started, b"!")
-                for number in range(first, 60):
-                    commit(child, history.epochs[number])
-
-            exit_after(work)
-        os.close(started)
-        assert os.read(ready, 1) == b"!"
-        os.close(ready)
-        time.sleep(chooser.uniform(0, 0.006))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    reached = kills = mid_epoch = 0
+    epoch_s = 0.002
+    while kills < KILLS_MIN or (mid_epoch == 0 and kills < KILLS_MAX):
+        kills += 1
+        for number in range(len(history.epochs) + 1, reached + CHILD_EPOCHS + 1):
+            chosen = chooser.sample(shape.pfns, chooser.randint(100, 256))
+            history.add(make_epoch(1, number, {pfn: page(number, pfn) for pfn in chosen}, b"s" * number))
+        todo = [history.epochs[number] for number in range(max(reached, 1) + 1, len(history.epochs) + 1)]
+        with Committer(shape, directory, staging, todo) as child:
+            child.wait_epoch()
+            begun_s = time.monotonic()
+            child.wait_epoch()
+            epoch_s = (epoch_s + time.monotonic() - begun_s) / 2
+            time.sleep(chooser.uniform(0, epoch_s))
         again = shape.open(directory, staging)
         mid_epoch += again.recover().outcome in (Outcome.REDONE, Outcome.ROLLED_BACK)
         now = history.check(again)
@@ -208,3 +202,32 @@ def test_killed_at_random_times(directory: Path, staging: int) -> None:
         reached = now
         again.close()
     assert mid_epoch, "no kill hit the middle of an epoch"
+
+
+class Committer:
+    """A forked process that commits epochs and tells when it begins each; killed at the end of the context."""
+
+    def __init__(self, shape: Shape, directory: Path, staging: int, epochs: list[MadeEpoch]) -> None:
+        self._begun, begin = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+
+            def work() -> None:
+                store = open_store(shape, directory, staging)
+                for made in epochs:
+                    os.write(begin, b"!")
+                    commit(store, made)
+
+            exit_after(work)
+        os.close(begin)
+
+    def wait_epoch(self) -> None:
+        assert os.read(self._begun, 1) == b"!"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self._begun)
