@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -14,8 +13,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from replicator.cli.tell import Teller
 from replicator.errors import GuestError, LeaseLost
-from replicator.observe.status import Status
 from replicator.service.config import load_config
 from replicator.service.daemon import Daemon, Options
 from replicator.service.secondary_role import TAKE_OVER_FAILED
@@ -96,21 +95,13 @@ async def _run(daemon: Daemon, life: Callable[[], Awaitable[str]]) -> str:
 
 
 async def _tell_states(daemon: Daemon) -> None:
-    """One line for each change of the state word, without its numbers."""
-    console, last = Console(highlight=False, markup=False), ""
-    while True:
-        status = daemon.status()
-        word = _coarse(status)
-        if word != last:
-            reason = f" ({status.reason})" if status.reason and status.reason not in status.state else ""
-            console.print(f"{status.node}: {status.role}: {status.state}{reason}", soft_wrap=True)
-            last = word
-        await asyncio.sleep(WATCH_S)
-
-
-def _coarse(status: Status) -> str:
-    """The state without its numbers, so that a line is printed when something changed and not each epoch."""
-    return status.role + re.sub(r"\d+", "", status.state) + re.sub(r"\d+", "", status.reason)
+    teller = Teller(Console())
+    try:
+        while True:
+            teller.tell(daemon.status())
+            await asyncio.sleep(WATCH_S)
+    finally:
+        teller.close()
 
 
 def _finish(reason: str) -> None:

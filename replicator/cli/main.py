@@ -6,6 +6,7 @@ import logging
 import sys
 
 import click
+from pythonjsonlogger.json import JsonFormatter
 from rich.console import Console
 
 from replicator.cli.daemons import primary, secondary
@@ -15,16 +16,20 @@ from replicator.cli.operate import promote, stop
 from replicator.cli.status import status
 from replicator.errors import ReplicatorError
 
+LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_FIELDS = "{asctime}{levelname}{name}{message}"
+
 
 @click.group()
 @click.option("--verbose", "-v", count=True, help="Once for progress, twice for everything.")
+@click.option("--json-log", is_flag=True, help="Log JSON objects, one a line.")
 @click.version_option(package_name="replicator")
-def cli(verbose: int) -> None:
+def cli(verbose: int, json_log: bool) -> None:
     """Keeps a running virtual machine alive when its host dies."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(LOG_FIELDS, style="{") if json_log else logging.Formatter(LOG_LINE))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 for command in (primary, secondary, status, promote, stop, keygen, demo):

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from replicator.observe.status import SYNCING, Progress
 from replicator.service.config import load_config
 from replicator.service.control import ask_daemon
 
@@ -53,6 +54,7 @@ def _table(answer: dict[str, Any]) -> Table:
         ("state", answer["state"]),
         ("reason", reason),
         ("warning", answer["warning"]),
+        ("copied", Progress(**answer["sync"]).describe() if answer["state"].startswith(SYNCING) else ""),
         ("term", str(answer["term"])),
         ("epoch / committed", f"{answer['epoch']} / {answer['committed']}"),
         ("held output", f"{answer['held_frames']} frames, {answer['held_bytes']} bytes"),

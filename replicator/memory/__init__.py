@@ -2,7 +2,6 @@
 
 from replicator.memory.bitmap import DirtyBitmap, pfn_array
 from replicator.memory.pages import GuestLayout, GuestRam, Segment, zero_mask
-from replicator.memory.staging import StagingBuffer
 from replicator.memory.trackers import Audit, DirtyTracker, ShadowTracker, UffdTracker
 from replicator.memory.uffd import (
     inject_uffd,
@@ -19,7 +18,6 @@ __all__ = [
     "GuestRam",
     "Segment",
     "ShadowTracker",
-    "StagingBuffer",
     "UffdTracker",
     "inject_uffd",
     "open_own_uffd",

@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from replicator.engine import primary, secondary
-from replicator.units import NS_PER_MS
+from replicator.units import NS_PER_MS, PAGE_SIZE
+
+SYNCING = "syncing"
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,25 @@ class EpochStats:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of the initial copy."""
+    """Of a synchronisation: guest pages."""
 
     pages_done: int = 0
     pages_total: int = 0
+    elapsed_s: float = 0.0
 
     @property
     def percent(self) -> int:
         """99 at most: only the commit makes it whole."""
         return min(99, 100 * self.pages_done // self.pages_total) if self.pages_total else 0
+
+    def describe(self) -> str:
+        """Amount, rate and time left, as far as they are known."""
+        done, total = self.pages_done * PAGE_SIZE / _MIB, self.pages_total * PAGE_SIZE / _MIB
+        text = f"{done:.0f} of {total:.0f} MiB"
+        if not done or self.elapsed_s <= 0:
+            return text
+        rate = done / self.elapsed_s
+        return f"{text}, {rate:.0f} MiB/s, {(total - done) / rate:.0f} s left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +75,15 @@ class Status:
     lost_frames: int = 0
     lag_ms: float = 0.0
     stats: EpochStats = field(default_factory=EpochStats)
+    #: Of the copy with which a session with the secondary begins; pages that the guest writes meanwhile are added.
+    sync: Progress = field(default_factory=Progress)
     #: A connection that was refused of late, and what to do about it.
     warning: str = ""
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether `sync` says anything now."""
+        return self.state.startswith(SYNCING)
 
     def to_map(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,7 +96,7 @@ def word_for_primary(machine: primary.PrimaryMachine, progress: Progress, lag_ns
     if machine.bar is primary.Bar.LIFTED and machine.link is primary.Link.READY and not machine.peer_silent:
         return f"protected lag {lag_ns // NS_PER_MS} ms"
     if machine.link is primary.Link.READY:
-        return f"syncing {progress.percent} %"
+        return f"{SYNCING} {progress.percent} %"
     if machine.bar is primary.Bar.BARRED:
         return "active-alone" if machine.was_paired else "unprotected"
     return f"degraded: {machine.trouble or 'the secondary is not connected'}"

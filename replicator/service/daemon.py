@@ -45,6 +45,7 @@ from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
 from replicator.service.standby import StandbyKeeper
 from replicator.service.state_folder import StateFolder
+from replicator.service.turn_away import turn_away, why_turned_away
 from replicator.service.views import Role, make_beat, show_role
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS
@@ -325,7 +326,10 @@ class Daemon:
             ):
                 self._refusals.settle()
             role = self._role
-            if isinstance(role, SecondaryRole):
+            away = why_turned_away(event, runs_guest=isinstance(role, PrimaryRole))
+            if away is not None and isinstance(event, Received | BadMessage):
+                await turn_away(self._link, self._config.node.name, event.peer_id, away, self.status().term)
+            elif isinstance(role, SecondaryRole):
                 await role.on_link(event)
             elif isinstance(role, PrimaryRole):
                 role.on_link(event)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,10 +77,15 @@ class OutgoingEpoch:
         self._waiting.append(part)
         self._waiting_bytes += len(part)
 
-    async def add_pages(self, ram: GuestRam, pfns: array[int], *, send_at_once: bool) -> None:
-        """Copy the frames into parts. Waits only when staging is full, or after each part with `send_at_once`."""
+    async def add_pages(
+        self, ram: GuestRam, pfns: array[int], *, send_at_once: bool, note: Callable[[int], None]
+    ) -> None:
+        """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
+        each part with `send_at_once`."""
         for first in range(0, len(pfns), BATCH_PAGES_MAX):
-            self._add(copy_part(ram, pfns[first : first + BATCH_PAGES_MAX]))
+            batch = pfns[first : first + BATCH_PAGES_MAX]
+            self._add(copy_part(ram, batch))
+            note(len(batch))
             if send_at_once or self._waiting_bytes + _PART_BYTES > self._writer.staging_bytes:
                 await self._send_waiting()
                 if self.abandoned:

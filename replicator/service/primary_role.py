@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from replicator.arbiter.base import Arbiter, boottime_ns
@@ -193,6 +194,7 @@ class PrimaryRole:
     async def _greet(self, effect: fx.Greet) -> None:
         if effect.session != self._session:
             self._session = effect.session
+            self.samples.restart_sync()
             self.parts.relay.restart_inputs()
         hello = wire.Hello(
             wire.PROTOCOL_VERSION,
@@ -232,6 +234,7 @@ class PrimaryRole:
             await self._fail_step(epoch, error)
             return
         self._ledger.owed.merge(dirty)
+        self.samples.note_owed(self._ledger.owed.count())
         pages = await self._copy(epoch, send_at_once=True)
         self.post(ev.LiveCopied(Epoch(epoch), pages))
 
@@ -240,9 +243,9 @@ class PrimaryRole:
         if outgoing is None:
             return 0
         pfns = self._ledger.take().pfns()
-        self.samples.note_copied(epoch, len(pfns))
+        note = partial(self.samples.note_copied, epoch)
         try:
-            await outgoing.add_pages(self.parts.guest.ram, pfns, send_at_once=send_at_once)
+            await outgoing.add_pages(self.parts.guest.ram, pfns, send_at_once=send_at_once, note=note)
         except TransportError as error:
             self._fail_sending(outgoing, error)
         return len(pfns)

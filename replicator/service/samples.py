@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
-from replicator.observe.status import EpochStats, percentiles
-from replicator.units import NS_PER_MS
+from replicator.observe.status import EpochStats, Progress, percentiles
+from replicator.units import NS_PER_MS, NS_PER_S
 
 WINDOW = 1024
 
@@ -22,12 +23,23 @@ class EpochSamples:
         self._sealed_ns: dict[int, int] = {}
         self._epochs = 0
         self._bytes_total = 0
-        self.pages_synced = 0
+        self._pages_synced = 0
+        self._pages_to_sync = 0
+        self._sync_began_ns = 0
         self.last_ack_ns = 0
+
+    def restart_sync(self) -> None:
+        """A new session with the secondary: what counts as the first copy begins."""
+        self._pages_synced = self._pages_to_sync = 0
+        self._sync_began_ns = time.monotonic_ns()
+
+    def note_owed(self, pages: int) -> None:
+        """So many are to be copied next, beside those that were."""
+        self._pages_to_sync = self._pages_synced + pages
 
     def note_copied(self, epoch: int, pages: int) -> None:
         self._open_pages[epoch] = self._open_pages.get(epoch, 0) + pages
-        self.pages_synced += pages
+        self._pages_synced += pages
 
     def note_paused(self, epoch: int, from_ns: int, to_ns: int) -> None:
         self._pauses_ms.append((to_ns - from_ns) / NS_PER_MS)
@@ -44,6 +56,11 @@ class EpochSamples:
         for number in [number for number in self._sealed_ns if number <= epoch]:
             self._commits_ms.append((now_ns - self._sealed_ns.pop(number)) / NS_PER_MS)
             self._epochs += 1
+
+    def progress(self) -> Progress:
+        done = min(self._pages_synced, self._pages_to_sync)
+        elapsed_s = (time.monotonic_ns() - self._sync_began_ns) / NS_PER_S
+        return Progress(done, self._pages_to_sync, elapsed_s)
 
     def stats(self) -> EpochStats:
         return EpochStats(

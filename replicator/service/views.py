@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from replicator.observe.status import Progress, Status, word_for_primary, word_for_secondary
+from replicator.observe.status import Status, word_for_primary, word_for_secondary
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.secondary_role import SecondaryRole
-from replicator.units import NS_PER_MS, PAGE_SIZE
+from replicator.units import NS_PER_MS
 from replicator.wire.session import Heartbeat
 
 Role = PrimaryRole | SecondaryRole
@@ -34,8 +34,7 @@ def show_role(role: Role | None, node: str, guest: str, *, standby_trouble: str 
 
 def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
     machine, relay = role.machine, role.parts.relay.stats()
-    pages_total = role.parts.guest.identity.ram_bytes // PAGE_SIZE
-    progress = Progress(role.samples.pages_synced, pages_total)
+    progress = role.samples.progress()
     return Status(
         node,
         guest,
@@ -50,6 +49,7 @@ def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
         relay.output.lost_frames,
         relay.oldest_held_age_ns / NS_PER_MS,
         role.samples.stats(),
+        progress,
     )
 
 

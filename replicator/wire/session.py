@@ -109,14 +109,8 @@ class Refusal:
 
     WRONG_GUEST: Final = "wrong-guest"
     WRONG_VERSION: Final = "wrong-version"
-    WRONG_RAM: Final = "wrong-ram"
-    WRONG_LAYOUT: Final = "wrong-layout"
-    WRONG_MACHINE: Final = "wrong-machine"
-    WRONG_DISK: Final = "wrong-disk"
-    WRONG_NIC: Final = "wrong-nic"
     STALE_TERM: Final = "stale-term"
     HAS_REPLICA: Final = "has-replica"
-    BUSY: Final = "busy"
     NOT_SECONDARY: Final = "not-secondary"
 
 

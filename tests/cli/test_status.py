@@ -81,3 +81,27 @@ def watch_on_a_terminal(config: Path, wanted: str, times: int) -> tuple[int, str
     code = watching.wait(TIMEOUT_S)
     os.close(master)
     return code, screen
+
+
+def test_logs_may_be_json(pair: Pair) -> None:
+    config = pair.folder / "b.toml"
+    daemon = subprocess.Popen(
+        [*PROGRAM, "-v", "--json-log", "secondary", str(config)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until_it_answers(config)
+        daemon.send_signal(signal.SIGTERM)
+        _, logged = daemon.communicate(timeout=TIMEOUT_S)
+    finally:
+        daemon.kill()
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert lines
+    for line in lines:
+        assert line["levelname"] in ("INFO", "WARNING") and line["name"].startswith("replicator.")
+        assert line["message"] and line["asctime"]
+
+
+def wait_until_it_answers(config: Path) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while replicator("status", config).code == LINK:
+        assert time.monotonic() < deadline

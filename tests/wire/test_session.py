@@ -29,7 +29,7 @@ EXAMPLES: list[s.Message] = [
     s.Hello(s.PROTOCOL_VERSION, "host-a", GUEST, 3, SESSION, 2),
     s.HelloReply("host-b", True, "", "", 3, SESSION, 17, DIGEST),
     s.HelloReply(
-        "host-b", False, s.Refusal.WRONG_RAM, "256 MiB here, 512 MiB there", 3, s.NO_SESSION, 0, s.NO_DIGEST
+        "host-b", False, s.Refusal.WRONG_GUEST, "256 MiB here, 512 MiB there", 3, s.NO_SESSION, 0, s.NO_DIGEST
     ),
     s.EpochBegin(SESSION, 3, 18, 17),
     s.EpochPart(SESSION, 18, 0, PART_BYTES_MAX),
