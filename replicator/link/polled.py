@@ -2,8 +2,10 @@
 
 zeromq's descriptor does not say "readable" but "something changed since you last looked", and any call on the socket
 may be that look. So after each call of our own the socket's EVENTS are asked again (`poke`); who forgets that waits
-for a signal that was already taken. Measured against zmq.asyncio (benchmarks/link.py) this saves a third of an
-ack's round trip.
+for a signal that was already taken.
+
+pyzmq's own asyncio sockets keep a queue of sends that found no room, outside the marks; here a message is either with
+zeromq or with its sender, who can still give up. The cost is the same (benchmarks/link.py).
 """
 
 from __future__ import annotations

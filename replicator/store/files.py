@@ -24,7 +24,7 @@ def store_error(path: Path, action: str, cause: OSError, *, bytes_wanted: int = 
         wanted = f" {bytes_wanted / (1 << 20):.1f} MiB more are needed;" if bytes_wanted else ""
         return StoreError(
             f"no space in {path.parent}: cannot {action} {path.name}",
-            hint=f"free space in {path.parent}:{wanted} enlarge the file system, lower staging_bytes_max, "
+            hint=f"free space in {path.parent}:{wanted} enlarge the file system, lower [epoch] staging_mib, "
             "or configure another state directory",
         )
     return StoreError(

@@ -249,7 +249,7 @@ def test_record_larger_than_staging_is_a_clear_error(directory: Path, shape: Sha
     made = make_epoch(1, 2, shape.full(2), b"x" * 200_000, part_bytes=50_000)
     with pytest.raises(StoreError) as caught:
         commit(fixture.store, made)
-    assert "staging_bytes_max" in caught.value.hint
+    assert "staging_mib" in caught.value.hint
     fixture.check_still_usable()
 
 

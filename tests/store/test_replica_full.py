@@ -48,7 +48,7 @@ def fill(directory: Path, leave_pages: int) -> Path:
 
 def check_message(error: StoreError, directory: Path) -> None:
     assert str(directory) in str(error) and "no space" in str(error)
-    assert str(directory) in error.hint and "staging_bytes_max" in error.hint
+    assert str(directory) in error.hint and "staging_mib" in error.hint
 
 
 @pytest.mark.parametrize("pages", [1, 30, 70])
