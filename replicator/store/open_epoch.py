@@ -140,7 +140,7 @@ class OpenEpoch:
             if payload and not room:
                 raise StoreError(
                     f"one record of epoch {self.epoch} does not fit staging",
-                    hint=f"raise staging_bytes_max ({self._files.staging_bytes_max} now)",
+                    hint=f"raise [epoch] staging_mib, now {self._files.staging_bytes_max} bytes",
                 )
             self._stage(payload[:room])
             payload = payload[room:]
