@@ -7,6 +7,7 @@ socket up for good and says nothing more, so the owner makes a new one after eac
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
@@ -26,23 +27,36 @@ _KEYS_HINT = (
 )
 
 
+_EVENTS = (
+    zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.DISCONNECTED
+)
+_numbers = itertools.count(1)
+
+
 class Monitor:
-    """Turns the events of one socket into calls of `on_event(event, value)`."""
+    """Turns the events of one socket into calls of `on_event(event, value)`. To be closed before that socket.
+
+    libzmq's I/O thread waits, with a lock held that the socket's owner needs too, while an event finds no room or no
+    receiver. So there is room without bound (an event is small, and costs a peer a connection), and the socket is told
+    to stop before the receiver goes.
+    """
 
     def __init__(self, socket: Socket, on_event: Callable[[zmq.Event, int], None]) -> None:
+        self._socket = socket
         self._on_event = on_event
-        self._pair = PolledSocket(
-            socket.get_monitor_socket(
-                zmq.Event.HANDSHAKE_SUCCEEDED
-                | zmq.Event.HANDSHAKE_FAILED_AUTH
-                | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-                | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-                | zmq.Event.DISCONNECTED
-            ),
-            self._drain,
-        )
+        endpoint = f"inproc://monitor-{next(_numbers)}"
+        socket.monitor(endpoint, _EVENTS)
+        receiver = socket.context.socket(zmq.PAIR)
+        receiver.set(zmq.RCVHWM, 0)
+        receiver.connect(endpoint)
+        self._pair = PolledSocket(receiver, self._drain)
 
     def close(self) -> None:
+        self._socket.disable_monitor()
         self._pair.close("closed")
 
     def _drain(self) -> None:

@@ -85,8 +85,6 @@ class PolledSocket:
             return
         self._closed = reason
         self._loop.remove_reader(self._socket.fileno())
-        if self._socket.get(zmq.TYPE) != zmq.PAIR:
-            self._socket.disable_monitor()
         self._socket.close(linger=0)
         if self._room is not None and not self._room.done():
             self._room.set_exception(TransportError(reason))

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import zmq
 from link_tools import BEGIN, DIGEST, HELLO, SESSION, Inbox, Side, World, part, run
 from zmtp import Stranger, frame, frame_header, greeting, ready
 
 from replicator.errors import WireError
 from replicator.limits import MESSAGE_BYTES_MAX, PART_BYTES_MAX
-from replicator.link import BadMessage, LinkConfig, LinkEvent, PeerLeft, PeerRefused, Received, ZmqLink
+from replicator.link import (
+    BadMessage,
+    LinkConfig,
+    LinkEvent,
+    PeerLeft,
+    PeerRefused,
+    Received,
+    ZmqLink,
+)
+from replicator.link.monitor import Monitor
 from replicator.link.sockets import HANDSHAKE_MS
 from replicator.units import PAGE_SIZE
 from replicator.wire import session as s
@@ -23,6 +35,7 @@ TYPES = {s.Channel.BULK: b"PUSH", s.Channel.CONTROL: b"DEALER"}
 BOTH = pytest.mark.parametrize("channel", list(TYPES), ids=lambda channel: channel.value)
 #: What the process may grow by, whoever sends what: both sockets' high-water marks and the kernel's buffers.
 MEMORY_BYTES_MAX = 64 << 20
+MONITORS = 200
 VALID: list[s.Message] = [
     HELLO,
     BEGIN,
@@ -225,3 +238,31 @@ def test_strangers_that_come_and_go_leave_nothing_behind() -> None:
             assert len(list(Path("/proc/self/fd").iterdir())) <= fds + 5
 
     run(scenario())
+
+
+def test_events_that_come_while_a_monitor_ends_block_nobody() -> None:
+    """libzmq's I/O thread holds a lock while it waits for room or for a receiver."""
+
+    async def scenario() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        listener = context.socket(zmq.ROUTER)
+        port = listener.bind_to_random_port("tcp://127.0.0.1")
+        ending = threading.Event()
+        storm = threading.Thread(target=send_strangers, args=(port, ending))
+        storm.start()
+        for _ in range(MONITORS):
+            heard = asyncio.Event()
+            monitor = Monitor(listener, lambda event, value, heard=heard: heard.set())
+            await heard.wait()
+            monitor.close()
+        ending.set()
+        storm.join()
+        context.destroy(linger=0)
+
+    run(scenario())
+
+
+def send_strangers(port: int, ending: threading.Event) -> None:
+    while not ending.is_set():
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(b"\xff" + bytes(200))
