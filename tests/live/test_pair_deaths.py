@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pair_lab import Pair, open_pair
+from pair_lab import NEVER, Pair, open_pair
 
 from replicator.errors import LeaseLost
 
@@ -25,6 +25,42 @@ def test_hosts_die_and_the_guest_goes_there_and_back(vcpus: int) -> None:
         pair.wait_increments()
         assert pair.stage.status("a")["term"] == 3
         pair.judge("aba")
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "before:PauseGuest",
+        "before:SaveDeviceState",
+        "before:ResumeGuest",
+        "before:SendEpoch",
+        "after:SendEpoch",
+        "before:ReleaseOutput",
+        "after:ReleaseOutput",
+    ],
+)
+def test_the_primarys_host_dies_in_any_phase_of_an_epoch(phase: str) -> None:
+    with open_pair() as pair:
+        pair.protect(phases=(phase, NEVER))
+        pair.start_client()
+        pair.die_at_phase("a")
+        pair.wait_state("b", "active-alone")
+        pair.wait_increments()
+        pair.judge("ab")
+
+
+@pytest.mark.parametrize(
+    "phase", ["after:BeginStore", "before:CommitEpoch", "after:CommitEpoch", "after:SendAck"]
+)
+def test_the_secondarys_host_dies_in_any_phase_of_an_epoch(phase: str) -> None:
+    with open_pair() as pair:
+        pair.protect(phases=(NEVER, phase))
+        pair.start_client()
+        pair.die_at_phase("b")
+        pair.wait_state("a", "active-alone")
+        pair.wait_increments()
+        pair.heal("b")
+        pair.judge("a")
 
 
 def test_a_daemon_dies_alone_then_a_qemu_alone() -> None:
@@ -61,7 +97,7 @@ def test_the_secondary_dies_and_returns_and_is_good_for_a_take_over() -> None:
 def test_both_hosts_die_and_the_secondarys_replica_goes_on() -> None:
     """Its epoch was committed and never confirmed: nobody has heard of it, so going on from it is right too."""
     with open_pair() as pair:
-        pair.protect(phases=("never", "after:CommitEpoch"))
+        pair.protect(phases=(NEVER, "after:CommitEpoch"))
         pair.start_client()
         pair.die_at_phase("b")
         pair.kill_host("a")
