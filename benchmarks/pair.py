@@ -39,7 +39,7 @@ METRICS: dict[str, tuple[str, float | None]] = {
     "dirty pages p50": ("", None),
     "epoch bytes p50": ("kB", None),
     "replication traffic": ("MB/s", None),
-    "client gap while synchronising": ("ms", None),
+    "client gap above 100, synchronising": ("ms", None),
     "INCR latency p50, unprotected": ("ms", None),
     "INCR latency p50, protected": ("ms", None),
     "secondary: files": ("MiB", None),
@@ -113,7 +113,7 @@ class Measurement:
         self.values["client gap at the death"] = max((ms for at, ms in gaps if at >= killed), default=0.0)
         until = self.protected_ns + 10**9
         early = [ms for at, ms in gaps if self.began_ns <= at < until]
-        self.values["client gap while synchronising"] = max(early, default=0.0)
+        self.values["client gap above 100, synchronising"] = max(early, default=0.0)
 
     def _increments_a_second(self, seconds: float) -> float:
         """Of a client that sends the next one when it has the reply: its inverse is the latency."""

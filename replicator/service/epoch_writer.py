@@ -91,13 +91,11 @@ class OutgoingEpoch:
                 if self.abandoned:
                     return
 
-    def add_device_state(self, state: bytes) -> None:
-        epilogue = memoryview(recording.checkpoint_epilogue(state))
+    def seal(self, device_state: bytes) -> Sealed:
+        """What the end message will say; nothing can be added afterwards. The guest runs again: this takes its time."""
+        epilogue = memoryview(recording.checkpoint_epilogue(device_state))
         for first in range(0, len(epilogue), PART_BYTES_MAX):
             self._add(epilogue[first : first + PART_BYTES_MAX])
-
-    def seal(self) -> Sealed:
-        """What the end message will say; nothing can be added afterwards."""
         digest = self._digest.copy()
         for part in self._waiting:
             digest.update(part)

@@ -78,6 +78,8 @@ class PrimaryRole:
         self._epochs: dict[int, OutgoingEpoch] = {}
         self._input_seq: dict[int, int] = {}
         self._paused_ns = 0
+        #: Of the epoch that is being made.
+        self._device_state = b""
         self._session = wire.NO_SESSION
         self._actions = self._make_actions()
 
@@ -290,8 +292,7 @@ class PrimaryRole:
         except GuestError as error:
             await self._fail_step(epoch, error)
             return
-        if (outgoing := self._epochs.get(epoch)) is not None:
-            outgoing.add_device_state(state)
+        self._device_state = state
         self.post(ev.DeviceStateSaved(Epoch(epoch)))
 
     async def _resume(self, epoch: int) -> None:
@@ -313,7 +314,7 @@ class PrimaryRole:
     def _send_epoch(self, effect: fx.SendEpoch) -> None:
         outgoing = self._epochs.pop(effect.epoch)
         self._ledger.close(effect.epoch)
-        sealed = outgoing.seal()
+        sealed = outgoing.seal(self._device_state)
         self.post(ev.EpochSealed(effect.epoch, sealed.digest))
         self.samples.note_sealed(effect.epoch, sealed.size, time.monotonic_ns())
         self._spawn(self._send(outgoing, sealed, self._input_seq.pop(effect.epoch)))
