@@ -353,7 +353,8 @@ class PrimaryMachine:
 
     def _on_guest_ended(self, event: ev.GuestEnded, _: int) -> list[Effect]:
         self.trouble = event.reason
-        if event.died and self.bar is Bar.LIFTED:
+        if event.died and self.bar is not Bar.BARRED:
+            # Whether the replica may go on is the arbiter's to say, which knows the outcome of what we asked last.
             self.life = Life.ENDED
             return [fx.StandDown(event.reason, hand_over=True), fx.EndGuest(graceful=False)]
         self.life = Life.STOPPING

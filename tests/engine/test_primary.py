@@ -280,6 +280,23 @@ def test_dead_qemu_hands_over_and_says_nothing_more():
     assert effects == [fx.StandDown("QEMU was killed", hand_over=True), fx.EndGuest(graceful=False)]
 
 
+def test_qemu_dies_while_the_arbiters_answer_is_on_its_way():
+    """Lifted or not, alone or not: the arbiter knows, and gives the guest only to a replica that may have it."""
+    lifting = make_primary()
+    connect(lifting)
+    lifting(ev.LiveCopied(1, 100))
+    checkpoint(lifting, 1)
+    commit(lifting, 1)
+    assert lifting.machine.bar is Bar.LIFTING
+    barring = make_primary()
+    protect(barring)
+    barring(ev.LinkLost("cut"), ev.PeerSilent())
+    assert barring.machine.bar is Bar.BARRING
+    for play in (lifting, barring):
+        effects = play(ev.GuestEnded("QEMU was killed", died=True))
+        assert effects == [fx.StandDown("QEMU was killed", hand_over=True), fx.EndGuest(graceful=False)]
+
+
 def test_stop_keeps_the_guest_running_unprotected():
     play = make_primary()
     protect(play)
