@@ -191,7 +191,14 @@ class Pair:
 
     def die_at_phase(self, name: str) -> None:
         """Arm a side and await its death."""
+        self.arm(name)
+        self.wait_death(name)
+
+    def arm(self, name: str) -> None:
+        """The side dies in its phase of the next epoch."""
         self.daemons[name].send_signal(signal.SIGUSR1)
+
+    def wait_death(self, name: str) -> None:
         assert self.daemons.pop(name).wait(PATIENCE_S) == -signal.SIGKILL, self.said(name)
 
     def wait_end(self, name: str) -> int:

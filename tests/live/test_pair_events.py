@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from pair_lab import PATIENCE_S, Pair, open_pair
+from pair_lab import NEVER, PATIENCE_S, Pair, open_pair
 
 pytestmark = pytest.mark.live
 
@@ -63,9 +63,9 @@ def test_the_guests_own_end_is_the_pairs_end(command: str, reason: str) -> None:
 def test_requests_around_a_death_are_executed_once_and_their_repeats_twice(vcpus: int) -> None:
     """A request that came after the last checkpoint is replayed; one that the checkpoint contains is not."""
     with open_pair(vcpus=vcpus) as pair:
-        pair.protect()
-        sent, answered = send_steadily(pair, seconds=1.0)
-        pair.kill_host("a")
+        pair.protect(phases=("before:PauseGuest", NEVER))
+        sent, answered = send_until_death(pair, "a")
+        pair.wait_death("a")
         pair.wait_state("b", "active-alone")
         while (answer := pair.counter.hear(1.0)) is not None:
             note(answer, answered)
@@ -83,12 +83,18 @@ def test_requests_around_a_death_are_executed_once_and_their_repeats_twice(vcpus
         assert replayed > 0
 
 
-def send_steadily(pair: Pair, seconds: float) -> tuple[list[str], dict[str, int]]:
-    """Requests, each once, 5 ms apart; returns them and how often the guest had seen those that it answered."""
+def send_until_death(pair: Pair, name: str) -> tuple[list[str], dict[str, int]]:
+    """Requests, each once, 5 ms apart, for a second and until the side has died at the end of an epoch.
+
+    Returns them, and how often the guest had seen those that it answered."""
     sent: list[str] = []
     answered: dict[str, int] = {}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end, daemon = time.monotonic() + 1.0, pair.daemons[name]
+    is_armed = False
+    while daemon.poll() is None:
+        if not is_armed and time.monotonic() > end:
+            pair.arm(name)
+            is_armed = True
         sent.append(f"request-{len(sent)}")
         pair.counter.send(sent[-1])
         while (answer := pair.counter.hear(0.005)) is not None:
