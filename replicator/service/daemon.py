@@ -168,6 +168,7 @@ class Daemon:
             role = SecondaryRole(parts, has_arbiter=self._config.has_arbiter)
             self._take_role(role)
             self._expect_primary(role)
+            await self.desk.obey_early_stop()
             try:
                 reason = await role.ended
             finally:
@@ -216,6 +217,7 @@ class Daemon:
         self._take_role(role)
         self._heartbeat.connect(self._peer)
         await role.start()
+        await self.desk.obey_early_stop()
         return await role.ended
 
     def _take_role(self, role: Role) -> None:

@@ -40,6 +40,8 @@ class OperatorDesk:
         self._has_arbiter = has_arbiter
         self._find_role = find_role
         self._show = show
+        #: A stop that came before there was a role, and whether it shuts the guest down.
+        self._early_stop: bool | None = None
 
     async def answer(self, request: dict[str, Any]) -> Answer:
         """ConfigError for an unknown command, else the errors of the command."""
@@ -75,7 +77,15 @@ class OperatorDesk:
         if isinstance(role, SecondaryRole):
             await role.handle(ev.StoodDown(STOPPED))
             role.end(STOPPED)
+        else:
+            self._early_stop = shut_down
+            return "it stops as soon as it has started"
         return "stopped"
+
+    async def obey_early_stop(self) -> None:
+        """Carry out a stop that was ordered while the daemon started. To be called once the role is at work."""
+        if self._early_stop is not None:
+            await self._stop(shut_down=self._early_stop)
 
 
 def let_primary_go_alone(role: PrimaryRole, *, has_arbiter: bool) -> str:
