@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -72,6 +71,17 @@ class Operator:
             ],
         )
 
+    def protect_running(self) -> subprocess.Popen[bytes]:
+        """Start a QEMU, attach to it, protect it, and let the client work on it; returns the QEMU."""
+        self.start_qemu()
+        assert self.qemu is not None
+        self.attach()
+        self.pair.counter.ask("booted")
+        self.pair.start("b", "secondary")
+        self.pair.wait_protected("a")
+        self.pair.start_client()
+        return self.qemu
+
     def query_status(self) -> str:
         """What QEMU says, asked by somebody else than the daemon; a monitor serves one client at a time."""
         with socket.socket(socket.AF_UNIX) as monitor:
@@ -99,15 +109,8 @@ def operator() -> Iterator[Operator]:
 
 
 def test_a_running_guest_is_attached_protected_and_taken_over(operator: Operator) -> None:
-    pair = operator.pair
-    operator.start_qemu()
-    assert operator.qemu is not None
-    operator.attach()
-    pair.counter.ask("booted")
-    pair.start("b", "secondary")
-    pair.wait_protected("a")
-    pair.start_client()
-    for victim in (pair.daemons.pop("a"), operator.qemu):
+    pair, qemu = operator.pair, operator.protect_running()
+    for victim in (pair.daemons.pop("a"), qemu):
         victim.kill()
         victim.wait(PATIENCE_S)
     pair.wait_state("b", "active-alone")
@@ -116,21 +119,16 @@ def test_a_running_guest_is_attached_protected_and_taken_over(operator: Operator
 
 
 def test_an_attached_guest_without_its_daemon_is_mute_and_ended_by_the_next(operator: Operator) -> None:
-    pair = operator.pair
-    operator.start_qemu()
-    assert operator.qemu is not None
-    operator.attach()
-    pair.counter.ask("booted")
-    pair.start("b", "secondary")
-    pair.wait_protected("a")
-    pair.start_client()
-    orphan = os.pidfd_open(operator.qemu.pid)
-    with contextlib.closing(open(orphan, "rb", closefd=True)):
+    pair, qemu = operator.pair, operator.protect_running()
+    orphan = os.pidfd_open(qemu.pid)
+    try:
         pair.daemons.pop("a").send_signal(signal.SIGKILL)
         pair.wait_state("b", "active-alone")
-        assert operator.qemu.poll() is None
+        assert qemu.poll() is None
         pair.heal("a")
         assert has_ended(orphan)
+    finally:
+        os.close(orphan)
     assert "which an earlier run had left behind" in pair.said("a")
     pair.wait_increments()
     pair.judge("ab")
