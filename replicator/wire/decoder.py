@@ -3,12 +3,12 @@
 `feed` takes the next bytes and yields the headers and records that are now whole; the partial one stays here
 until the rest arrives. Where the pieces are cut changes nothing: the same records come, then the same error
 at the same offset. A record is judged in three steps: its type and length from its eight header bytes (so
-that no body is awaited that would be refused), its body on its own (libxc.py, libxl.py), and its place among
-the others (grammar.py). Memory: at most one record of the length limits.py allows, and what the caller feeds
-at once.
+that no body is awaited that would be refused), its body on its own (libxc.py, libxl.py, page_data.py), and its
+place among the others (grammar.py). PAGE_DATA comes in parts, `PageTable` and then `PageRun`s; only how its
+pages are spread over the runs depends on the pieces. Memory: at most one other record of the length limits.py
+allows, and what the caller feeds at once.
 
-The strict mode also refuses what a receiver must forgive but a correct sender never writes: reserved fields
-and padding that are not zero, records in an unusual order, records without a meaning.
+The strict mode also refuses what a receiver must forgive but a correct sender never writes (faults.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from replicator.errors import BadHeader, RecordOrder, TruncatedStream, WireError
+from replicator.errors import BadHeader, BadRecord, RecordOrder, TruncatedStream, WireError
 from replicator.limits import PFN_MAX
 from replicator.wire import layout, libxc, libxl
+from replicator.wire.faults import Judge, Strict, Tolerant
 from replicator.wire.grammar import Grammar, Layer, StreamKind, name_type
-from replicator.wire.layout import Buffer, LibxlType
-from replicator.wire.records import DomainHeader, Header, ImageHeader, LibxlHeader, Place, Record
+from replicator.wire.intake import Intake
+from replicator.wire.layout import Buffer, LibxcType, LibxlType
+from replicator.wire.page_data import PageDataReader, PageJoiner
+from replicator.wire.records import (
+    DomainHeader,
+    Header,
+    ImageHeader,
+    Item,
+    LibxlHeader,
+    PageTable,
+    Place,
+    Record,
+)
 
 _MAGIC_BYTES = 8
 _HEADER_BYTES = {
@@ -47,45 +59,62 @@ class _Head(NamedTuple):
     type: int
     length: int
     place: Place
+    is_libxl: bool
 
 
 class StreamDecoder:
-    """Decodes one stream. After a WireError it raises that same error for ever."""
+    """Decodes one libxl or libxc stream. After a WireError it raises that same error for ever.
+
+    `kind` None takes a plain, a Remus or a COLO stream. `judge` decides about faults (tolerant by default).
+    `pfn_limit` is one more than the highest pfn of an HVM guest or a back channel. `wide_dirty_lists` reads
+    the 16 byte header that Xen 4.18 and later put before the dirty pfns on the back channel.
+    """
 
     def __init__(
-        self, kind: StreamKind | None = None, *, strict: bool = False, pfn_limit: int = PFN_MAX + 1
+        self,
+        kind: StreamKind | None = None,
+        *,
+        judge: Judge | None = None,
+        pfn_limit: int = PFN_MAX + 1,
+        wide_dirty_lists: bool = False,
+        intake: Intake | None = None,
     ) -> None:
-        self.grammar = Grammar(kind, strict=strict, pfn_limit=pfn_limit)
-        self._strict = strict
-        self._buffer = bytearray()
+        self._judge: Judge = judge or Tolerant()
+        self.grammar = Grammar(kind, judge=self._judge, pfn_limit=pfn_limit)
+        self._wide_dirty_lists = wide_dirty_lists
+        self._intake = intake or Intake()
         self._head: _Head | None = None
+        self._body: PageDataReader | None = None
+        # Bytes left of the body of a bad record that is passed over.
+        self._skip = 0
         self._error: WireError | None = None
-        #: Bytes of whole headers and records so far: the offset of the next one.
-        self.offset = 0
+        #: Where the header or record starts that is read now, or that comes next.
+        self.offset = self._intake.offset
 
     @property
     def pending(self) -> int:
         """Bytes fed and not yet part of a whole record."""
-        return len(self._buffer)
+        return self._intake.offset - self.offset + self._intake.pending
 
     @property
     def done(self) -> bool:
         """The stream's last record was read."""
         return self.grammar.layer is Layer.DONE
 
-    def feed(self, data: Buffer) -> Iterator[Record]:
-        """Take bytes at once; the iterator then decodes one record a step and raises WireError where they go
-        wrong. Records left in an iterator that was dropped come out of the next one."""
+    def feed(self, data: Buffer) -> Iterator[Item]:
+        """Take bytes at once; the iterator then decodes one item a step and raises WireError where they go
+        wrong. Items left in an iterator that was dropped come out of the next one. `data` may be changed once
+        the iterator is exhausted."""
         if self._error is not None:
             raise self._error
-        self._buffer += data
+        self._intake.add(data)
         return self._drain()
 
     def finish(self) -> None:
         """The bytes are over: raise TruncatedStream when the stream is not."""
         if self._error is not None:
             raise self._error
-        if self._buffer:
+        if self.pending:
             name = (
                 self._head.place.name
                 if self._head
@@ -99,39 +128,44 @@ class StreamDecoder:
     def take_rest(self) -> bytes:
         """Take the bytes behind the stream's end out of the decoder (after the iterator gave the last
         record)."""
-        rest = bytes(self._buffer)
-        self._buffer = bytearray()
-        return rest
+        return self._intake.take_rest()
 
-    def _drain(self) -> Iterator[Record]:
+    def _drain(self) -> Iterator[Item]:
         while True:
             try:
-                record = self._next()
+                item = self._next()
             except WireError as error:
                 self._error = error
                 raise
-            if record is None:
+            if item is None:
                 return
-            yield record
+            yield item
 
-    def _next(self) -> Record | None:
-        if not self._buffer:
-            return None
+    def _next(self) -> Item | None:
+        """The next item, or None when more bytes are needed for it."""
+        if self._body is not None:
+            return self._next_part(self._body)
         layer = self.grammar.layer
+        if layer is Layer.LIBXC or layer is Layer.LIBXL:
+            return self._next_record()
         if layer is Layer.DONE:
-            raise RecordOrder("bytes behind the end of the stream", offset=self.offset)
+            if self.pending:
+                raise RecordOrder("bytes behind the end of the stream", offset=self.offset)
+            return None
         if layer is Layer.START:
             return self._find_start()
+        if layer is Layer.AFTER_ROUND:
+            return self._settle_kind()
         if layer in _HEADER_BYTES:
             return self._next_header(layer)
-        return self._next_record(layer)
+        return self._next_record()
 
     # Headers
 
-    def _find_start(self) -> Record | None:
-        if len(self._buffer) < _MAGIC_BYTES:
+    def _find_start(self) -> Item | None:
+        magic = self._intake.peek(_MAGIC_BYTES)
+        if magic is None:
             return None
-        magic = bytes(self._buffer[:_MAGIC_BYTES])
         layer = _STARTS.get(magic)
         if layer is None:
             raise BadHeader(
@@ -141,13 +175,12 @@ class StreamDecoder:
         return self._next_header(layer)
 
     def _next_header(self, layer: Layer) -> Header | None:
-        size = _HEADER_BYTES[layer]
-        if len(self._buffer) < size:
+        data = self._intake.take(_HEADER_BYTES[layer])
+        if data is None:
             return None
-        with memoryview(self._buffer)[:size] as data:
-            header = self._decode_header(layer, data)
+        header = self._decode_header(layer, data)
         self.grammar.accept_header(header)
-        self._consume(size)
+        self.offset = self._intake.offset
         return header
 
     def _decode_header(self, layer: Layer, data: memoryview) -> Header:
@@ -158,59 +191,121 @@ class StreamDecoder:
             decode = libxc.decode_image_header if layer is Layer.IMAGE_HEADER else libxc.decode_domain_header
             header = decode(data, self.offset)
             faults = libxc.list_header_faults(data)
-        fault = next(faults, None) if self._strict else None
-        if fault is not None:
-            raise BadHeader(f"strict reading expects {fault}", offset=self.offset, record=header.NAME)
+        for fault in faults if self._judge.strict else ():
+            self._judge.fault(
+                BadHeader(f"strict reading expects {fault}", offset=self.offset, record=header.NAME)
+            )
         return header
+
+    def _settle_kind(self) -> Item | None:
+        head = self._intake.peek(layout.RECORD_HEADER.size)
+        if head is None:
+            return None
+        self.grammar.settle_kind(*layout.RECORD_HEADER.unpack(head))
+        return self._next_record()
 
     # Records
 
-    def _next_record(self, layer: Layer) -> Record | None:
-        if self._head is None:
-            if len(self._buffer) < layout.RECORD_HEADER.size:
+    def _next_record(self) -> Item | None:
+        """The next record, passing over bad ones that the judge lets pass."""
+        while True:
+            if self._skip and not self._skip_on():
                 return None
-            self._head = self._read_head(layer)
-        head = self._head
-        start = layout.RECORD_HEADER.size
-        end = start + head.length
-        size = start + layout.padded(head.length)
-        if len(self._buffer) < size:
+            head = self._head or self._read_head()
+            if head is None:
+                return None
+            try:
+                if head.type == LibxcType.PAGE_DATA and not head.is_libxl:
+                    self._body = PageDataReader(self._intake, head.length, head.place)
+                    return self._next_part(self._body)
+                record = self._read_body(head)
+            except BadRecord as error:
+                self._pass_over(error)
+                continue
+            if record is not None:
+                self._head = None
+                self.offset = self._intake.offset
+            return record
+
+    def _read_head(self) -> _Head | None:
+        data = self._intake.take(layout.RECORD_HEADER.size)
+        if data is None:
             return None
-        with memoryview(self._buffer) as view, view[start:end] as body, view[end:size] as padding:
-            record = self._decode_record(layer, head, body)
-            if self._strict and any(padding):
-                raise head.place.bad("strict reading expects padding of zeros")
-        self._head = None
-        self._consume(size)
-        return record
-
-    def _read_head(self, layer: Layer) -> _Head:
-        record_type, length = layout.RECORD_HEADER.unpack_from(self._buffer)
+        layer = self.grammar.layer
+        record_type, length = layout.RECORD_HEADER.unpack(data)
         place = Place(self.offset, name_type(layer, record_type))
-        codec = libxl if _is_libxl(layer, record_type) else libxc
-        codec.check_length(record_type, length, place)
+        is_libxl = _is_libxl(layer, record_type)
+        (libxl if is_libxl else libxc).check_length(record_type, length, place)
         self.grammar.admit(record_type, place)
-        return _Head(record_type, length, place)
+        self._head = _Head(record_type, length, place, is_libxl)
+        return self._head
 
-    def _decode_record(self, layer: Layer, head: _Head, body: memoryview) -> Record:
-        if _is_libxl(layer, head.type):
+    def _read_body(self, head: _Head) -> Record | None:
+        extra = self._extra_header_bytes(head)
+        data = self._intake.take(extra + layout.padded(head.length))
+        if data is None:
+            return None
+        if any(data[:extra]):
+            raise head.place.bad(f"16 byte header ends with {bytes(data[:extra]).hex()} instead of zeros")
+        body = data[extra : extra + head.length]
+        if self._judge.strict and any(data[extra + head.length :]):
+            self._judge.fault(head.place.bad("strict reading expects padding of zeros"))
+        if head.is_libxl:
             libxl_record = libxl.decode_body(head.type, body, head.place)
-            self._refuse_faults(libxl.list_faults(head.type, body, libxl_record), head.place)
+            self._judge_faults(libxl.list_faults(head.type, body, libxl_record), head.place)
             self.grammar.accept_libxl(libxl_record, head.place)
             return libxl_record
         record = libxc.decode_body(head.type, body, head.place)
-        self._refuse_faults(libxc.list_faults(head.type, body, record), head.place)
+        self._judge_faults(libxc.list_faults(head.type, body, record), head.place)
         self.grammar.accept_libxc(record, head.place)
         return record
 
-    def _refuse_faults(self, faults: Iterator[str], place: Place) -> None:
-        fault = next(faults, None) if self._strict else None
-        if fault is not None:
-            raise place.bad(f"strict reading expects {fault}")
+    def _extra_header_bytes(self, head: _Head) -> int:
+        """Xen 4.18 and later write a C structure as header of the dirty pfns: type, length, a null pointer."""
+        is_list = head.type == LibxcType.CHECKPOINT_DIRTY_PFN_LIST and not head.is_libxl
+        return layout.U64_BYTES if is_list and self._wide_dirty_lists else 0
 
-    def _consume(self, size: int) -> None:
-        del self._buffer[:size]
-        self.offset += size
+    def _next_part(self, body: PageDataReader) -> Item | None:
+        """The next part of a PAGE_DATA record. Padding never follows: all its parts are multiples of 8."""
+        place = self._head.place if self._head else Place(self.offset, "")
+        try:
+            part = body.step()
+            if isinstance(part, PageTable):
+                self._judge_faults(libxc.list_page_faults(part, body.take_reserved()), place)
+                self.grammar.accept_table(part, place)
+            elif part is not None:
+                self.grammar.accept_run(part)
+        except BadRecord as error:
+            self._body = None
+            self._pass_over(error)
+            return self._next_record()
+        if body.done:
+            self._body = self._head = None
+            self.offset = self._intake.offset
+        return part
+
+    def _judge_faults(self, faults: Iterator[str], place: Place) -> None:
+        for fault in faults if self._judge.strict else ():
+            self._judge.fault(place.bad(f"strict reading expects {fault}"))
+
+    # Bad records
+
+    def _pass_over(self, error: BadRecord) -> None:
+        """Go on behind the record that is read now, if the judge lets it pass."""
+        self._judge.bad_record(error)
+        head = self._head
+        if head is None:
+            raise error
+        size = layout.RECORD_HEADER.size + self._extra_header_bytes(head) + layout.padded(head.length)
+        self._skip = self.offset + size - self._intake.offset
+        self._head = None
+
+    def _skip_on(self) -> bool:
+        """Whether all of a bad record is passed over."""
+        self._skip -= self._intake.skip(self._skip)
+        if not self._skip:
+            self.offset = self._intake.offset
+        return not self._skip
 
 
 def _is_libxl(layer: Layer, record_type: int) -> bool:
@@ -222,9 +317,14 @@ def _is_libxl(layer: Layer, record_type: int) -> bool:
 def decode_stream(
     data: Buffer | Iterable[Buffer], kind: StreamKind | None = None, *, strict: bool = False
 ) -> Iterator[Record]:
-    """All headers and records of a whole stream, given as bytes or as pieces of them; raises WireError."""
-    decoder = StreamDecoder(kind, strict=strict)
+    """All headers and whole records of a libxl or libxc stream, given as bytes or as pieces of them; raises
+    WireError."""
+    decoder = StreamDecoder(kind, judge=Strict() if strict else Tolerant())
+    joiner = PageJoiner()
     pieces = (data,) if isinstance(data, bytes | bytearray | memoryview) else data
     for piece in pieces:
-        yield from decoder.feed(piece)
+        for item in decoder.feed(piece):
+            record = joiner.join(item)
+            if record is not None:
+                yield record
     decoder.finish()

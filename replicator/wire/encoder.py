@@ -7,7 +7,8 @@ it wrote passes the strict verifier. Whatever cannot be written is a LocalWireEr
 from __future__ import annotations
 
 from replicator.errors import LocalWireError, RemoteWireError, TruncatedStream
-from replicator.wire import libxc, libxl
+from replicator.wire import entries, layout, libxc, libxl
+from replicator.wire.faults import Strict
 from replicator.wire.grammar import Grammar, Layer, StreamKind
 from replicator.wire.records import (
     DomainHeader,
@@ -15,6 +16,9 @@ from replicator.wire.records import (
     LibxlHeader,
     LibxlRecord,
     OptionalRecord,
+    PageData,
+    PageRun,
+    PageTable,
     Place,
     Record,
     record_name,
@@ -37,7 +41,7 @@ class StreamEncoder:
     """Encodes one stream, in order."""
 
     def __init__(self, kind: StreamKind) -> None:
-        self._grammar = Grammar(kind, strict=True)
+        self._grammar = Grammar(kind, judge=Strict())
         #: Bytes written so far.
         self.offset = 0
 
@@ -65,13 +69,21 @@ class StreamEncoder:
             self._step_header(record, place)
             return
         own = Layer.LIBXL if isinstance(record, LibxlRecord) else Layer.LIBXC
-        if layer not in (own, Layer.BACK_CHANNEL):
+        if layer not in (own, Layer.BACK_CHANNEL, Layer.AFTER_ROUND):
             raise place.order(f"the stream is at {layer.name}")
         self._grammar.admit(record.record_type if isinstance(record, OptionalRecord) else record.TYPE, place)
         if isinstance(record, LibxlRecord):
             self._grammar.accept_libxl(record, place)
+        elif isinstance(record, PageData):
+            self._accept_pages(record, place)
         else:
             self._grammar.accept_libxc(record, place)
+
+    def _accept_pages(self, record: PageData, place: Place) -> None:
+        survey = entries.survey(layout.u64_bytes(record.entries))
+        count = len(record.entries)
+        self._grammar.accept_table(PageTable(record.entries, survey, 0, count, 0), place)
+        self._grammar.accept_run(PageRun(entries.with_data(record.entries), memoryview(record.pages)))
 
     def _step_header(self, header: LibxlHeader | ImageHeader | DomainHeader, place: Place) -> None:
         own = {

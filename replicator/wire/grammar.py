@@ -9,7 +9,7 @@
 A stream may also start with the libxc image header; its libxc records then end at END, and a round at
 CHECKPOINT, with nothing of libxl between. `layer` says what the next bytes are, so the decoder asks here
 where libxl ends and libxc starts. The rules inside libxc are libxc_grammar.py's. This file does not know
-bytes.
+bytes. Rules that only the strict mode keeps go to the judge (faults.py), who may let them pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from enum import Enum, auto
 
 from replicator.errors import InvariantError, TruncatedStream, require
 from replicator.limits import PFN_MAX
-from replicator.wire import libxc, libxl
+from replicator.wire import layout, libxc, libxl
+from replicator.wire.faults import Judge, Tolerant
 from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
 from replicator.wire.libxc_grammar import LibxcGrammar
 from replicator.wire.records import (
@@ -34,6 +35,8 @@ from replicator.wire.records import (
     LibxcRecord,
     LibxlHeader,
     LibxlRecord,
+    PageRun,
+    PageTable,
     Place,
 )
 
@@ -56,6 +59,8 @@ class Layer(Enum):
     IMAGE_HEADER = auto()
     DOMAIN_HEADER = auto()
     LIBXC = auto()
+    #: Behind the first round of a stream whose kind nobody gave: the next record tells Remus from COLO.
+    AFTER_ROUND = auto()
     BACK_CHANNEL = auto()
     DONE = auto()
 
@@ -83,14 +88,16 @@ _BACK_CHANNEL_NEXT: dict[CheckpointStateId | None, CheckpointStateId | None] = {
 
 
 class Grammar:
-    """The rules of one stream. `kind` None takes a plain or a Remus stream, whichever it turns out to be."""
+    """The rules of one stream. `kind` None takes a plain, a Remus or a COLO stream, whichever it turns out to
+    be. `pfn_limit` is one more than the highest pfn that an HVM guest or a back channel may name."""
 
     def __init__(
-        self, kind: StreamKind | None = None, *, strict: bool = False, pfn_limit: int = PFN_MAX + 1
+        self, kind: StreamKind | None = None, *, judge: Judge | None = None, pfn_limit: int = PFN_MAX + 1
     ) -> None:
         self.kind = kind
-        self._strict = strict
-        self._pfn_limit = pfn_limit
+        self._judge = judge or Tolerant()
+        self._strict = self._judge.strict
+        self.pfn_limit = pfn_limit
         self.layer = Layer.BACK_CHANNEL if kind is StreamKind.BACK_CHANNEL else Layer.START
         #: Whole checkpoints so far.
         self.checkpoints = 0
@@ -104,6 +111,8 @@ class Grammar:
         #: No record of the next round was seen yet.
         self._round_fresh = False
         self._back_last: CheckpointStateId | None = None
+        #: Nobody said, and no record has told yet, whether rounds are Remus' or COLO's.
+        self._is_kind_open = kind is None
 
     # Headers
 
@@ -124,7 +133,7 @@ class Grammar:
             case DomainHeader():
                 require(self.version is not None, "a domain header follows an image header")
                 self.domain = header
-                self._libxc = LibxcGrammar(self.version or 0, header, strict=self._strict)
+                self._libxc = LibxcGrammar(self.version or 0, header, self._judge, self.pfn_limit)
                 self.layer = Layer.LIBXC
 
     # Records
@@ -143,7 +152,7 @@ class Grammar:
             raise place.order("a plain stream has no checkpoints")
         checkpointed = self.kind in (StreamKind.REMUS, StreamKind.COLO)
         if record_type == LibxcType.VERIFY and checkpointed and self._strict:
-            raise place.order("a checkpointed stream has no verify mode")
+            self._judge.fault(place.order("a checkpointed stream has no verify mode"))
         self._rules.admit(record_type, place)
 
     def _admit_libxl(self, record_type: int, place: Place) -> None:
@@ -157,9 +166,9 @@ class Grammar:
         if not self._strict:
             return
         if record_type in self._emulator_seen:
-            raise place.order("second one in one checkpoint")
-        if LibxlType.EMULATOR_CONTEXT in self._emulator_seen:
-            raise place.order("belongs before EMULATOR_CONTEXT")
+            self._judge.fault(place.order("second one in one checkpoint"))
+        elif LibxlType.EMULATOR_CONTEXT in self._emulator_seen:
+            self._judge.fault(place.order("belongs before EMULATOR_CONTEXT"))
 
     def _admit_back_channel(self, record_type: int, place: Place) -> None:
         expected = _BACK_CHANNEL_NEXT[self._back_last]
@@ -167,8 +176,17 @@ class Grammar:
         if record_type != wanted:
             raise place.order(f"{wanted.name} is expected here")
 
+    def accept_table(self, table: PageTable, place: Place) -> None:
+        """Take entries of a PAGE_DATA record; raises BadRecord."""
+        self._round_fresh = False
+        self._rules.accept_table(table, place)
+
+    def accept_run(self, run: PageRun) -> None:
+        """Take pages of a PAGE_DATA record."""
+        self._rules.accept_run(run)
+
     def accept_libxc(self, record: LibxcRecord, place: Place) -> None:
-        """Take a decoded libxc record; raises RecordOrder or BadRecord."""
+        """Take a decoded libxc record, other than PAGE_DATA; raises RecordOrder or BadRecord."""
         if self.layer is Layer.BACK_CHANNEL:
             self._accept_dirty_pfns(record, place)
             return
@@ -203,8 +221,8 @@ class Grammar:
 
     def _accept_dirty_pfns(self, record: LibxcRecord, place: Place) -> None:
         require(isinstance(record, DirtyPfnList), "admit takes no other libxc record")
-        if isinstance(record, DirtyPfnList) and record.pfns and max(record.pfns) >= self._pfn_limit:
-            raise place.bad(f"pfn {max(record.pfns):#x}, the highest possible is {self._pfn_limit - 1:#x}")
+        if isinstance(record, DirtyPfnList) and record.pfns and max(record.pfns) >= self.pfn_limit:
+            raise place.bad(f"pfn {max(record.pfns):#x}, the highest possible is {self.pfn_limit - 1:#x}")
         self._back_last = None
 
     def accept_libxl(self, record: LibxlRecord, place: Place) -> None:
@@ -235,17 +253,28 @@ class Grammar:
     def _accept_checkpoint_end(self, place: Place) -> None:
         qemu = self.domain is not None and self.domain.is_qemu_recording
         if self._strict and qemu and LibxlType.EMULATOR_CONTEXT not in self._emulator_seen:
-            raise place.order("a recorded QEMU guest needs EMULATOR_CONTEXT in each checkpoint")
+            self._judge.fault(place.order("a recorded QEMU guest needs EMULATOR_CONTEXT in each checkpoint"))
         self._finish_round()
 
     def _finish_round(self) -> None:
         self.checkpoints += 1
         self._round_fresh = True
-        if self.kind is StreamKind.COLO and self._inside_libxl:
+        if self._inside_libxl and self._is_kind_open:
+            self.layer = Layer.AFTER_ROUND
+        elif self._inside_libxl and self.kind is StreamKind.COLO:
             self.layer = Layer.LIBXL
             self._phase = _Phase.BETWEEN_ROUNDS
         else:
             self.layer = Layer.LIBXC
+
+    def settle_kind(self, record_type: int, length: int) -> None:
+        """The header of the record behind the first round tells whether the rounds are Remus' or COLO's: no
+        libxc record of CHECKPOINT_STATE's number is as short."""
+        self._is_kind_open = False
+        is_colo = (record_type, length) == (LibxlType.CHECKPOINT_STATE, layout.CHECKPOINT_STATE.size)
+        self.kind = StreamKind.COLO if is_colo else StreamKind.REMUS
+        self.layer = Layer.LIBXL if is_colo else Layer.LIBXC
+        self._phase = _Phase.BETWEEN_ROUNDS
 
     # The end of the bytes
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable
 from enum import IntEnum
 from struct import Struct
 from typing import Final
@@ -159,19 +158,6 @@ class PageType(IntEnum):
 TYPES_WITHOUT_DATA: Final = (PageType.BROKEN, PageType.XALLOC, PageType.XTAB)
 
 
-def _top_bytes(types: Iterable[int]) -> bytes:
-    """All values of an entry's highest byte (type, then four reserved bits) for these types."""
-    return bytes(kind << 4 | low for kind in types for low in range(16))
-
-
-#: Entries are masked as one long number a chunk, so that the numbers stay small next to a record.
-_MASK_CHUNK_BYTES: Final = 1 << 16
-
-_TOPS_VALID = _top_bytes(PageType)
-_TOPS_WITHOUT_DATA = _top_bytes(TYPES_WITHOUT_DATA)
-_TOPS_HVM = _top_bytes((PageType.NOTAB, *TYPES_WITHOUT_DATA))
-
-
 def padded(length: int) -> int:
     """Length rounded up to the alignment of records."""
     return (length + RECORD_ALIGN - 1) & -RECORD_ALIGN
@@ -197,36 +183,6 @@ def u64_bytes(values: array[int]) -> bytes:
         values = values[:]
         values.byteswap()
     return values.tobytes()
-
-
-# The checks below work on whole columns of bytes, so that 16 million entries cost no 16 million Python
-# objects.
-
-
-def count_data_pages(entries: Buffer) -> int:
-    """How many of the PAGE_DATA entries have a page in the record."""
-    return len(bytes(entries[7::8]).translate(None, _TOPS_WITHOUT_DATA))
-
-
-def first_reserved_type(entries: Buffer) -> int | None:
-    """The first reserved type number (5 to 8) among the entries, or None."""
-    left = bytes(entries[7::8]).translate(None, _TOPS_VALID)
-    return left[0] >> 4 if left else None
-
-
-def has_page_tables(entries: Buffer) -> bool:
-    """Whether an entry has a page table type, which only a PV guest has."""
-    return bool(bytes(entries[7::8]).translate(None, _TOPS_HVM))
-
-
-def mask_entries(entries: Buffer, mask: int) -> array[int]:
-    """Each entry `& mask`."""
-    masked = array("Q")
-    for start in range(0, len(entries), _MASK_CHUNK_BYTES):
-        chunk = entries[start : start + _MASK_CHUNK_BYTES]
-        masks = int.from_bytes(mask.to_bytes(U64_BYTES, "little") * (len(chunk) // U64_BYTES), "little")
-        masked += u64_array((int.from_bytes(chunk, "little") & masks).to_bytes(len(chunk), "little"))
-    return masked
 
 
 def pages_bytes(count: int) -> int:

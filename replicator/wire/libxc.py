@@ -1,20 +1,20 @@
 """Bodies of the libxc stream (versions 2 and 3): bytes to records and back.
 
 This file looks at one header or body at a time and knows nothing of what came before: order, pfn bounds and
-the guest's width are grammar.py's business. Lengths are judged from the record header alone, before a body is
+the guest's width are grammar.py's business. Bodies of PAGE_DATA are read in page_data.py. Lengths are judged from the record header alone, before a body is
 buffered. Reading is as tolerant as a Xen receiver (reserved fields, longer X86_PV_INFO, signal records with a
 body); what it forgives is listed by `list_faults` for the strict mode.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from struct import error as StructError
 
 from replicator.errors import BadHeader, LocalWireError, RemoteWireError, UnknownMandatoryRecord
 from replicator.limits import RECORD_BYTES_MAX
 from replicator.units import PAGE_SHIFT
+from replicator.wire import entries as tables
 from replicator.wire import layout
 from replicator.wire.layout import DomainType, LibxcType
 from replicator.wire.records import (
@@ -34,6 +34,7 @@ from replicator.wire.records import (
     OptionalRecord,
     P2mFrames,
     PageData,
+    PageTable,
     Place,
     PvInfo,
     SharedInfo,
@@ -149,24 +150,6 @@ def encode_domain_header(header: DomainHeader) -> bytes:
 # Bodies to records
 
 
-def _decode_page_data(body: memoryview, place: Place) -> PageData:
-    count, _ = layout.PAGE_DATA.unpack_from(body)
-    if count < 1:
-        raise place.bad("no pfn at all")
-    start = layout.PAGE_DATA.size
-    end = start + count * layout.U64_BYTES
-    if len(body) < end:
-        raise place.bad(f"{count} pfns need {end} bytes, the body has {len(body)}")
-    entries = body[start:end]
-    reserved = layout.first_reserved_type(entries)
-    if reserved is not None:
-        raise place.bad(f"reserved page type {reserved:#x}")
-    expected = end + layout.pages_bytes(layout.count_data_pages(entries))
-    if len(body) != expected:
-        raise place.bad(f"body of {len(body)} bytes instead of {expected} for {count} pfns")
-    return PageData(layout.u64_array(entries), bytes(body[end:]))
-
-
 def _decode_pv_info(body: memoryview, place: Place) -> PvInfo:
     width, levels, _, _ = layout.PV_INFO.unpack_from(body)
     if (width, levels) not in layout.PV_WIDTHS:
@@ -252,7 +235,6 @@ def _check_table(table: memoryview, entry_bytes: int, place: Place) -> None:
 
 _DECODERS: dict[LibxcType, Callable[[memoryview, Place], LibxcRecord]] = {
     LibxcType.END: lambda body, place: End(),
-    LibxcType.PAGE_DATA: _decode_page_data,
     LibxcType.X86_PV_INFO: _decode_pv_info,
     LibxcType.X86_PV_P2M_FRAMES: _decode_p2m_frames,
     LibxcType.X86_PV_VCPU_BASIC: _decode_vcpu_basic,
@@ -273,7 +255,8 @@ _DECODERS: dict[LibxcType, Callable[[memoryview, Place], LibxcRecord]] = {
 
 
 def decode_body(record_type: int, body: memoryview, place: Place) -> LibxcRecord:
-    """One body (without padding), whose length passed `check_length`, to its record; raises BadRecord."""
+    """One body (without padding), whose length passed `check_length`, to its record; raises BadRecord. Not for
+    PAGE_DATA, which page_data.py reads in parts."""
     if record_type & layout.OPTIONAL_BIT:
         return OptionalRecord(record_type, bytes(body))
     return _DECODERS[LibxcType(record_type)](body, place)
@@ -343,10 +326,22 @@ def encode(record: LibxcRecord) -> bytes:
         check_length(
             record_type, layout.padded(len(body)) if len(body) > TABLE_BYTES_MAX else len(body), place
         )
-        decode_body(record_type, memoryview(body), place)
+        _check_written(record, record_type, memoryview(body), place)
     except RemoteWireError as error:
         raise LocalWireError(f"may not be written: {error}") from None
     return header + layout.pad(body)
+
+
+def _check_written(record: LibxcRecord, record_type: int, body: memoryview, place: Place) -> None:
+    if not isinstance(record, PageData):
+        decode_body(record_type, body, place)
+        return
+    survey = tables.survey(layout.u64_bytes(record.entries))
+    if survey.reserved_type is not None:
+        raise place.bad(f"reserved page type {survey.reserved_type:#x}, known are 0-4 and 9-f")
+    expected = layout.pages_bytes(survey.data_pages)
+    if len(record.pages) != expected:
+        raise place.bad(f"{len(record.pages)} bytes of pages instead of {expected}")
 
 
 # What the receiver forgives
@@ -375,9 +370,7 @@ _VCPU_TYPES = (
 
 
 def _reserved_fields(record_type: int, body: memoryview) -> Iterator[int]:
-    if record_type == LibxcType.PAGE_DATA:
-        yield layout.PAGE_DATA.unpack_from(body)[1]
-    elif record_type == LibxcType.X86_PV_INFO:
+    if record_type == LibxcType.X86_PV_INFO:
         yield from layout.PV_INFO.unpack_from(body)[2:]
     elif record_type in _VCPU_TYPES:
         yield layout.VCPU.unpack_from(body)[1]
@@ -405,11 +398,11 @@ def list_faults(record_type: int, body: memoryview, record: LibxcRecord) -> Iter
         yield "at least one parameter"
     elif isinstance(record, OptionalRecord):
         yield "a record type of the specification"
-    elif isinstance(record, PageData) and _has_reserved_bits(record.entries):
-        yield "reserved bits 59-52 of the pfns 0"
 
 
-def _has_reserved_bits(entries: array[int]) -> bool:
-    if max(entries) <= layout.ENTRY_PFN_MASK:
-        return False
-    return any(layout.mask_entries(layout.u64_bytes(entries), layout.ENTRY_RESERVED_MASK))
+def list_page_faults(table: PageTable, reserved: int) -> Iterator[str]:
+    """The same for entries of a PAGE_DATA record and its reserved field."""
+    if reserved:
+        yield f"reserved fields 0 (is {reserved:#x})"
+    if table.survey.reserved:
+        yield f"reserved bits 59-52 of the pfns 0 (set are {table.survey.reserved:#x})"

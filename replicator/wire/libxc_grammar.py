@@ -14,11 +14,9 @@ Both orders of HVM_CONTEXT and HVM_PARAMS are right: the specification wants one
 
 from __future__ import annotations
 
-from array import array
 from enum import IntEnum
 
-from replicator.limits import PFN_MAX
-from replicator.wire import layout
+from replicator.wire.faults import Judge
 from replicator.wire.layout import DomainType, LibxcType
 from replicator.wire.pv_state import VCPU_ID_MAX, PvState
 from replicator.wire.records import (
@@ -27,7 +25,8 @@ from replicator.wire.records import (
     LibxcRecord,
     OptionalRecord,
     P2mFrames,
-    PageData,
+    PageRun,
+    PageTable,
     Place,
     PvInfo,
     SharedInfo,
@@ -76,10 +75,13 @@ _PARTS: dict[int, _Part] = {
 class LibxcGrammar:
     """The rules of one libxc stream, for one guest."""
 
-    def __init__(self, version: int, domain: DomainHeader, *, strict: bool) -> None:
+    def __init__(self, version: int, domain: DomainHeader, judge: Judge, pfn_limit: int) -> None:
         self._version = version
         self._domain = domain
-        self._strict = strict
+        self._judge = judge
+        self._strict = judge.strict
+        #: One more than the highest pfn of an HVM guest; a PV guest names its own.
+        self._pfn_limit = pfn_limit
         self._part = _Part.STATIC
         self._static_done = False
         self._pv = PvState()
@@ -117,25 +119,27 @@ class LibxcGrammar:
             raise place.order(f"a guest of type {self._domain.type.name} has no such record")
 
     def _admit_strictly(self, record_type: int, place: Place) -> None:
-        if self._version < 3 and record_type in _ONLY_V3:
-            raise place.order("does not exist in version 2")
-        if self._domain.is_qemu_recording and record_type in _NOT_QEMU:
-            raise place.order("a recorded QEMU guest has no such record")
-        if record_type in _VCPU_ONLY_PV and self._pv.info is None:
-            raise place.order("no X86_PV_INFO came before")
         part = _PARTS.get(record_type, self._part)
-        if part < self._part:
-            raise place.order(f"too late: the stream has reached its {self._part.name} part")
-        if self._version >= 3 and (part > _Part.STATIC_END or record_type == LibxcType.X86_TSC_INFO):
-            self._admit_after_static_end(place)
+        if self._version < 3 and record_type in _ONLY_V3:
+            self._judge.fault(place.order("does not exist in version 2"))
+        elif self._domain.is_qemu_recording and record_type in _NOT_QEMU:
+            self._judge.fault(place.order("a recorded QEMU guest has no such record"))
+        elif record_type in _VCPU_ONLY_PV and self._pv.info is None:
+            self._judge.fault(place.order("no X86_PV_INFO came before"))
+        elif part < self._part:
+            self._judge.fault(place.order(f"too late: the stream has reached its {self._part.name} part"))
+        elif self._version >= 3 and (part > _Part.STATIC_END or record_type == LibxcType.X86_TSC_INFO):
+            self._expect_static_end(place)
+
+    def _expect_static_end(self, place: Place) -> None:
+        if not self._static_done:
+            self._judge.fault(place.order("no STATIC_DATA_END came before"))
 
     # From the decoded record
 
     def accept(self, record: LibxcRecord, place: Place) -> None:
         """Check numbers against what came before, then remember what later records depend on."""
         match record:
-            case PageData():
-                self._accept_pages(record, place)
             case P2mFrames():
                 self._accept_p2m_frames(record, place)
             case VcpuBasic() | VcpuExtended() | VcpuXsave() | VcpuMsrs():
@@ -151,19 +155,28 @@ class LibxcGrammar:
         if not isinstance(record, OptionalRecord):
             self._part = _PARTS.get(record.TYPE, self._part)
 
-    def _accept_pages(self, record: PageData, place: Place) -> None:
+    def accept_table(self, table: PageTable, place: Place) -> None:
+        """Check and remember the entries of a PAGE_DATA record."""
         # Version 2 has no STATIC_DATA_END: the first of these records implies it.
         self._static_done = True
-        highest = max(record.pfns)
-        limit = self._pv.max_pfn if self._is_pv else PFN_MAX
-        if highest > limit:
-            raise place.bad(f"pfn {highest:#x}, the highest possible is {limit:#x}")
+        self._part = _Part.PAGES
+        survey = table.survey
+        limit = self._pv.max_pfn if self._is_pv else self._pfn_limit - 1
+        if survey.pfn_max > limit:
+            raise place.bad(f"pfn {survey.pfn_max:#x}, the highest possible is {limit:#x}")
         if self._is_pv:
-            self._pv.note_pages(record)
-        elif self._strict and layout.has_page_tables(layout.u64_bytes(record.entries)):
-            raise place.bad("page tables, which only a PV guest sends")
-        if self._strict and self._domain.is_qemu_recording and not _all_plain(record.entries):
-            raise place.bad("a page without data, which no recording of a QEMU guest has")
+            self._pv.note_table(table)
+        elif self._strict and survey.page_tables:
+            self._judge.fault(
+                place.bad(f"{survey.page_tables} page tables, only a PV guest sends them (expected 0)")
+            )
+        if self._strict and self._domain.is_qemu_recording and survey.counts[0] < len(table.entries):
+            self._judge.fault(place.bad("a page without data, which no recording of a QEMU guest has"))
+
+    def accept_run(self, run: PageRun) -> None:
+        """Look at pages of a PAGE_DATA record, whose entries were accepted."""
+        if self._is_pv:
+            self._pv.note_run(run)
 
     def _accept_p2m_frames(self, record: P2mFrames, place: Place) -> None:
         self._static_done = True
@@ -184,11 +197,11 @@ class LibxcGrammar:
     def complete_round(self, place: Place) -> None:
         """Raise RecordOrder unless the state that CHECKPOINT or END (at `place`) concludes is whole."""
         if self._strict and self._version >= 3:
-            self._admit_after_static_end(place)
+            self._expect_static_end(place)
         if self._is_pv and not self._has_vcpu0:
             raise place.order("no X86_PV_VCPU_BASIC of vcpu 0 came before")
         if self._is_pv and self._strict and not self._has_shared_info:
-            raise place.order("no SHARED_INFO came before")
+            self._judge.fault(place.order("no SHARED_INFO came before"))
         if not self._is_pv and not self._has_hvm_context and not self._domain.is_qemu_recording:
             raise place.order("no HVM_CONTEXT came before")
         if self._is_pv:
@@ -200,7 +213,3 @@ class LibxcGrammar:
     @property
     def _is_pv(self) -> bool:
         return self._domain.type is DomainType.PV
-
-
-def _all_plain(entries: array[int]) -> bool:
-    return max(entries) <= layout.ENTRY_PFN_MASK

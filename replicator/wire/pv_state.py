@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from replicator.limits import PFN_MAX
 from replicator.units import PAGE_SIZE
+from replicator.wire import entries as tables
 from replicator.wire import layout
 from replicator.wire.layout import PageType
-from replicator.wire.records import P2mFrames, PageData, Place, PvInfo, VcpuBasic
+from replicator.wire.records import P2mFrames, PageRun, PageTable, Place, PvInfo, VcpuBasic
 
 #: Highest vcpu number a PV guest can have.
 VCPU_ID_MAX = 8191
@@ -70,23 +71,25 @@ class PvState:
         self.max_pfn = max(self.max_pfn, record.end_pfn)
         self._types += bytes(self.max_pfn + 1 - len(self._types))
 
-    def note_pages(self, record: PageData) -> None:
+    def note_table(self, table: PageTable) -> None:
         """Remember the type of each page; the newest counts. No pfn is above `max_pfn`."""
-        position = 0
-        for entry, pfn in zip(record.entries, record.pfns, strict=True):
-            kind = entry >> layout.ENTRY_TYPE_SHIFT
-            self._types[pfn] = kind + 1
-            if kind in layout.TYPES_WITHOUT_DATA:
-                continue
-            self._note_start_page(pfn, record.pages, position)
-            position += PAGE_SIZE
+        tables.mark_kinds(table.entries, self._types)
 
-    def _note_start_page(self, pfn: int, pages: bytes, position: int) -> None:
-        self._start_pages.pop(pfn, None)
-        if pages.startswith(layout.START_INFO_MAGIC, position):
-            self._start_pages[pfn] = pages[position : position + layout.START_INFO_BYTES]
-            if len(self._start_pages) > _START_PAGES_MAX:
-                del self._start_pages[next(iter(self._start_pages))]
+    def note_run(self, run: PageRun) -> None:
+        """Keep the start of each page that looks like start info; older contents of these frames are gone."""
+        for pfn in [pfn for pfn in self._start_pages if pfn in run.entries]:
+            del self._start_pages[pfn]
+        index = tables.find_page(run.pages, 0, layout.START_INFO_MAGIC)
+        while index is not None:
+            self._keep_start_page(run, index)
+            index = tables.find_page(run.pages, index + 1, layout.START_INFO_MAGIC)
+
+    def _keep_start_page(self, run: PageRun, index: int) -> None:
+        pfn = run.entries[index] & layout.ENTRY_PFN_MASK
+        start = layout.pages_bytes(index)
+        self._start_pages[pfn] = bytes(run.pages[start : start + layout.START_INFO_BYTES])
+        if len(self._start_pages) > _START_PAGES_MAX:
+            del self._start_pages[next(iter(self._start_pages))]
 
     def note_vcpu(self, record: VcpuBasic, place: Place) -> None:
         """Take the frame numbers out of a context; an empty one says nothing."""

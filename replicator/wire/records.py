@@ -2,7 +2,8 @@
 
 A record holds the fields that carry meaning. Reserved fields and padding are not kept: they are written as
 zero and ignored when read (the strict mode of the decoder reports them). Large lists of numbers are
-`array('Q')`, so that the memory of a record stays near the size of its bytes; treat them as read-only.
+`array('Q')`, so that the memory of a record stays near the size of its bytes; treat them as read-only. A
+decoder hands PAGE_DATA out in parts (`PageTable`, then `PageRun`s), so that its size costs no memory at all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from replicator.errors import BadRecord, RecordOrder, RecordTooLarge
-from replicator.wire import layout
+from replicator.wire.entries import EntrySurvey, pfns_of
 from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
 
 #: `DomainHeader.xen_minor` of a recorded QEMU guest, with xen_major 0: the letters "QEMU".
@@ -96,9 +97,31 @@ class PageData:
     @property
     def pfns(self) -> array[int]:
         """The pfn of each entry, types cut off."""
-        if max(self.entries, default=0) <= layout.ENTRY_PFN_MASK:
-            return self.entries
-        return layout.mask_entries(layout.u64_bytes(self.entries), layout.ENTRY_PFN_MASK)
+        return pfns_of(self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class PageTable:
+    """The entries of a PAGE_DATA record whose pages follow as `PageRun`s; of a long record some of them, and
+    more follow first."""
+
+    entries: array[int]
+    #: What these entries hold.
+    survey: EntrySurvey
+    #: Index of the first of them in the record, and how many entries the record has.
+    first: int
+    count: int
+    #: The record's body, without its header.
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRun:
+    """The next pages of a PAGE_DATA record, 4096 bytes for each of `entries`. The view is valid until the
+    decoder takes its next step."""
+
+    entries: array[int]
+    pages: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,12 +374,16 @@ LibxlRecord = (
 )
 
 Record = Header | LibxcRecord | LibxlRecord
+#: What a decoder yields: PAGE_DATA comes as its table and then its pages in runs.
+Item = Record | PageTable | PageRun
 
 
-def record_name(record: Record) -> str:
+def record_name(record: Record | PageTable) -> str:
     """The name the specifications give to this record; libxl's END is told apart as "libxl END"."""
     if isinstance(record, Header):
         return record.NAME
     if isinstance(record, OptionalRecord):
         return "optional record"
+    if isinstance(record, PageTable):
+        return PageData.TYPE.name
     return "libxl END" if isinstance(record, LibxlEnd) else record.TYPE.name

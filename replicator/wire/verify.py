@@ -13,14 +13,15 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from replicator.errors import TruncatedStream
-from replicator.units import PAGE_SIZE
 from replicator.wire.decoder import StreamDecoder
+from replicator.wire.faults import Strict
 from replicator.wire.grammar import StreamKind
 from replicator.wire.layout import Buffer, DomainType
 from replicator.wire.records import (
     EmulatorContext,
-    PageData,
-    Record,
+    Item,
+    PageRun,
+    PageTable,
     record_name,
 )
 
@@ -71,12 +72,14 @@ class _Tally:
         self.data_pages = 0
         self.device_state_bytes = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Item) -> None:
+        if isinstance(record, PageRun) or (isinstance(record, PageTable) and record.first):
+            return
         self.records[record_name(record)] += 1
         match record:
-            case PageData():
+            case PageTable():
                 self.page_entries += len(record.entries)
-                self.data_pages += len(record.pages) // PAGE_SIZE
+                self.data_pages += record.survey.data_pages
             case EmulatorContext():
                 self.device_state_bytes = len(record.blob)
 
@@ -88,7 +91,7 @@ def verify_stream(
 
     `source` is something to read from, or the pieces themselves. `kind` None takes a plain or a Remus stream.
     """
-    decoder = StreamDecoder(kind, strict=strict)
+    decoder = StreamDecoder(kind, judge=Strict() if strict else None)
     tally = _Tally()
     usable = fed = 0
     for piece in _pieces(source):

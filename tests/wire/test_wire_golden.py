@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from wire_vectors import FORGIVEN, RECORDS, SCENES, STREAMS, join, load, load_stream
+from wire_vectors import FORGIVEN, RECORDS, SCENES, STREAMS, RecordDecoder, join, load, load_stream
 
 from replicator.errors import RemoteWireError, TruncatedStream
 from replicator.wire import (
-    StreamDecoder,
     StreamEncoder,
     StreamKind,
     decode_stream,
@@ -68,7 +67,7 @@ def test_record_decodes_cut_at_every_offset(name: str) -> None:
     before, after = join(" ".join(names[:index])), join(" ".join(names[index + 1 :]))
     record = load(name)
     for cut in range(len(record) + 1):
-        decoder = StreamDecoder(kind_of(scene), strict=is_strict(scene))
+        decoder = RecordDecoder(kind_of(scene), strict=is_strict(scene))
         assert len(list(decoder.feed(before + record[:cut]))) == index + (cut == len(record))
         assert decoder.offset == len(before) + (cut == len(record)) * cut
         assert decoder.pending == (cut if cut < len(record) else 0)
@@ -122,7 +121,7 @@ def test_strict_mode_refuses_what_the_tolerant_forgives(scene: str) -> None:
 @pytest.mark.parametrize("piece_bytes", [13, 4093, 1 << 20])
 def test_real_stream_decodes_and_encodes_back(name: str, piece_bytes: int) -> None:
     data = load_stream(name)
-    decoder = StreamDecoder(strict=True)
+    decoder = RecordDecoder(strict=True)
     encoder = StreamEncoder(StreamKind.REMUS if "remus" in name else StreamKind.PLAIN)
     again = bytearray()
     for start in range(0, len(data), piece_bytes):
@@ -136,7 +135,7 @@ def test_real_stream_decodes_and_encodes_back(name: str, piece_bytes: int) -> No
 @pytest.mark.parametrize("name", STREAMS)
 def test_real_pages_come_with_their_entries(name: str) -> None:
     """The page of each entry was replaced by the entry, repeated: pages and entries must pair up."""
-    decoder = StreamDecoder()
+    decoder = RecordDecoder()
     pages = [record for record in decoder.feed(load_stream(name)) if isinstance(record, PageData)]
     assert pages
     for record in pages:

@@ -10,12 +10,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_vectors import STREAMS, join, load_stream, vcpu_context_64
+from wire_vectors import STREAMS, RecordDecoder, join, load_stream, vcpu_context_64
 
 from replicator.errors import TruncatedStream, WireError
 from replicator.units import PAGE_SIZE
 from replicator.wire import (
-    StreamDecoder,
     StreamEncoder,
     StreamKind,
     decode_stream,
@@ -198,7 +197,7 @@ def test_any_bytes_behind_a_header_give_records_or_a_wire_error(data: bytes, str
 
 def decode_or_refuse(data: bytes, strict: bool) -> list[Record] | None:
     """The records, or None when it was refused in the one way that is allowed."""
-    decoder = StreamDecoder(strict=strict)
+    decoder = RecordDecoder(strict=strict)
     records: list[Record] = []
     refusal: WireError | None = None
     try:

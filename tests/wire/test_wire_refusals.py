@@ -14,6 +14,7 @@ from wire_vectors import (
     EDX_64,
     GDT_ENTRIES_64,
     GDT_FRAMES_64,
+    RecordDecoder,
     join,
     load,
     patch,
@@ -35,7 +36,7 @@ from replicator.errors import (
     WireError,
 )
 from replicator.limits import LIBXL_RECORD_BYTES_MAX, PFN_MAX, RECORD_BYTES_MAX
-from replicator.wire import StreamDecoder, StreamEncoder, StreamKind, decode_stream, encode_record, libxl
+from replicator.wire import StreamEncoder, StreamKind, decode_stream, encode_record, libxl
 from replicator.wire.layout import CheckpointStateId, DomainType
 from replicator.wire.libxc import TABLE_BYTES_MAX
 from replicator.wire.records import (
@@ -235,7 +236,7 @@ REFUSALS = {
     ),
     "pages short": Refusal(HVM, rec(1, bytes(7)), BadRecord, "PAGE_DATA", "at least"),
     "pages without a pfn": Refusal(HVM, rec(1, bytes(8)), BadRecord, "PAGE_DATA", "at least 16"),
-    "pages count 0": Refusal(HVM, pages(1, count=0), BadRecord, "PAGE_DATA", "no pfn at all"),
+    "pages count 0": Refusal(HVM, pages(1, count=0), BadRecord, "PAGE_DATA", "0 pfns, at least 1"),
     "pages count too large": Refusal(HVM, pages(1, count=514), BadRecord, "PAGE_DATA", "514 pfns need"),
     "pages count huge": Refusal(HVM, pages(1, count=0xFFFFFFFF), BadRecord, "PAGE_DATA", "pfns need"),
     **{
@@ -698,7 +699,7 @@ REFUSALS = {
 
 
 def decode(data: bytes, kind: StreamKind | None, strict: bool) -> list[Record]:
-    return list(StreamDecoder(kind, strict=strict).feed(data))
+    return list(RecordDecoder(kind, strict=strict).feed(data))
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -717,7 +718,7 @@ def test_refusal(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, case in REFUSALS.items() if case.strict])
 def test_tolerant_mode_forgives(name: str) -> None:
     case = REFUSALS[name]
-    decoder = StreamDecoder(case.kind)
+    decoder = RecordDecoder(case.kind)
     list(decoder.feed(join(case.before) + case.bad))
     assert decoder.pending == 0
 
@@ -727,7 +728,7 @@ def test_refusal_is_the_same_at_any_split(name: str) -> None:
     """Byte by byte the same records come before the error, and the error stays."""
     case = REFUSALS[name]
     data = join(case.before) + case.bad
-    whole, pieces = StreamDecoder(case.kind, strict=case.strict), StreamDecoder(case.kind, strict=case.strict)
+    whole, pieces = RecordDecoder(case.kind, strict=case.strict), RecordDecoder(case.kind, strict=case.strict)
     records: tuple[list[Record], list[Record]] = ([], [])
     with pytest.raises(case.error) as first:
         records[0].extend(whole.feed(data))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 
+from replicator.limits import PFN_MAX
 from replicator.units import PAGE_SIZE
+from replicator.wire import StreamDecoder, StreamKind
+from replicator.wire.faults import Strict
 from replicator.wire.layout import CheckpointStateId, DomainType, PageType
+from replicator.wire.page_data import PageJoiner
 from replicator.wire.records import (
     CheckpointEnd,
     CheckpointRecord,
@@ -22,6 +27,7 @@ from replicator.wire.records import (
     HvmParam,
     HvmParams,
     ImageHeader,
+    Item,
     LibxcContext,
     LibxlEnd,
     LibxlHeader,
@@ -44,6 +50,43 @@ from replicator.wire.records import (
 )
 
 DATA = Path(__file__).with_name("data")
+
+
+class RecordDecoder:
+    """A StreamDecoder whose PAGE_DATA records come whole."""
+
+    def __init__(
+        self, kind: StreamKind | None = None, *, strict: bool = False, pfn_limit: int = PFN_MAX + 1
+    ) -> None:
+        self.stream = StreamDecoder(kind, judge=Strict() if strict else None, pfn_limit=pfn_limit)
+        self._joiner = PageJoiner()
+
+    def feed(self, data: bytes) -> Iterator[Record]:
+        return self._join(self.stream.feed(data))
+
+    def _join(self, items: Iterator[Item]) -> Iterator[Record]:
+        for item in items:
+            record = self._joiner.join(item)
+            if record is not None:
+                yield record
+
+    @property
+    def pending(self) -> int:
+        return self.stream.pending
+
+    @property
+    def offset(self) -> int:
+        return self.stream.offset
+
+    @property
+    def done(self) -> bool:
+        return self.stream.done
+
+    def finish(self) -> None:
+        self.stream.finish()
+
+    def take_rest(self) -> bytes:
+        return self.stream.take_rest()
 
 
 def pattern(size: int, seed: int) -> bytes:
