@@ -16,8 +16,11 @@ from cffi import FFI
 NATIVE = Path(__file__).resolve().parent
 ROOT = NATIVE.parent
 #: One concern a header; a later one may use the types of an earlier one.
-HEADERS = ("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h", "entries.h")
-SOURCES = ("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c", "entries.c")
+HEADERS = ("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h", "entries.h", "compress.h")
+SOURCES = (
+    *("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c"),
+    *("entries.c", "compress.c"),
+)
 #: For every Python 3: cffi's C code keeps to the limited API.
 MODULE = "_native.abi3.so"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]

@@ -41,7 +41,9 @@ class LocalWireError(WireError):
 
 
 class TruncatedStream(RemoteWireError):
-    """The stream ends inside a record or before its END."""
+    """The stream ends inside a record or before its END; what came until then is right."""
+
+    exit_code = 11
 
 
 class BadHeader(RemoteWireError):
@@ -116,6 +118,18 @@ class NativeError(ReplicatorError):
     def __init__(self, message: str, *, code: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+class ReceiverError(ReplicatorError):
+    """A receiving process failed, stalled or ended early."""
+
+    exit_code = 13
+
+
+class FileAccessError(ReplicatorError):
+    """A file or pipe that a tool was given cannot be read or written."""
+
+    exit_code = 14
 
 
 class InvariantError(Exception):

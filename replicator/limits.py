@@ -6,6 +6,14 @@ from replicator.units import PAGE_SIZE
 RECORD_BYTES_MAX = 128 << 20
 #: libxl has no cap of its own; its blobs (device state, xenstore data) get this one.
 LIBXL_RECORD_BYTES_MAX = 64 << 20
+#: Optional data of an xl header: the guest's configuration, in reality some kilobytes.
+XL_OPTIONAL_BYTES_MAX = 4 << 20
+#: Registers, clocks and devices of one guest together, when a stream's state is held to be written again.
+GUEST_STATE_BYTES_MAX = 256 << 20
+#: Entries of page batches whose compressed pages are awaited, in a legacy Remus stream: 4 GiB of guest.
+LEGACY_PENDING_ENTRIES_MAX = 1 << 20
+#: Unmapped pfns that the tail of a legacy stream may list; the receiver's own bound.
+LEGACY_UNMAPPED_MAX = 1 << 28
 #: Pages in one PAGE_DATA record that we write; one record is one link part.
 BATCH_PAGES_MAX = 512
 #: Largest payload of one link message (a part, a device state cut in pieces).

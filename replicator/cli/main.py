@@ -14,6 +14,7 @@ from replicator.cli.demo import demo
 from replicator.cli.keygen import keygen
 from replicator.cli.operate import promote, stop
 from replicator.cli.status import status
+from replicator.cli.stream import stream
 from replicator.errors import ReplicatorError
 
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -32,7 +33,7 @@ def cli(verbose: int, json_log: bool) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-for command in (primary, secondary, status, promote, stop, keygen, demo):
+for command in (primary, secondary, status, promote, stop, keygen, demo, stream):
     cli.add_command(command)
 
 

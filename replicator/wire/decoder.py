@@ -24,8 +24,10 @@ from replicator.wire.grammar import Grammar, Layer, StreamKind, name_type
 from replicator.wire.intake import Intake
 from replicator.wire.layout import Buffer, LibxcType, LibxlType
 from replicator.wire.page_data import PageDataReader, PageJoiner
+from replicator.wire.pv_state import LookBack
 from replicator.wire.records import (
     DomainHeader,
+    Envelope,
     Header,
     ImageHeader,
     Item,
@@ -67,7 +69,8 @@ class StreamDecoder:
 
     `kind` None takes a plain, a Remus or a COLO stream. `judge` decides about faults (tolerant by default).
     `pfn_limit` is one more than the highest pfn of an HVM guest or a back channel. `wide_dirty_lists` reads
-    the 16 byte header that Xen 4.18 and later put before the dirty pfns on the back channel.
+    the 16 byte header that Xen 4.18 and later put before the dirty pfns on the back channel. `look_back` reads
+    bytes of the stream again (offset, size); with it, pages of a PV guest may be passed over too.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class StreamDecoder:
         pfn_limit: int = PFN_MAX + 1,
         wide_dirty_lists: bool = False,
         intake: Intake | None = None,
+        look_back: LookBack | None = None,
     ) -> None:
         self._judge: Judge = judge or Tolerant()
-        self.grammar = Grammar(kind, judge=self._judge, pfn_limit=pfn_limit)
+        self.grammar = Grammar(kind, judge=self._judge, pfn_limit=pfn_limit, look_back=look_back)
         self._wide_dirty_lists = wide_dirty_lists
         self._intake = intake or Intake()
         self._head: _Head | None = None
@@ -105,13 +109,33 @@ class StreamDecoder:
         """Take bytes at once; the iterator then decodes one item a step and raises WireError where they go
         wrong. Items left in an iterator that was dropped come out of the next one. `data` may be changed once
         the iterator is exhausted."""
+        self._intake.add(data)
+        return self.drain()
+
+    def drain(self) -> Iterator[Item]:
+        """As `feed`, for bytes that are in the intake already."""
         if self._error is not None:
             raise self._error
-        self._intake.add(data)
         return self._drain()
 
-    def finish(self) -> None:
-        """The bytes are over: raise TruncatedStream when the stream is not."""
+    @property
+    def passable(self) -> int:
+        """Bytes that come next and may be passed over: pages, when nobody wants them as `PageRun`s. They are not
+        judged. To be asked when an iterator of `feed` is exhausted."""
+        if self._body is None or self.grammar.needs_pages:
+            return 0
+        return self._body.missing_bytes
+
+    def pass_over(self, size: int) -> None:
+        """These bytes, at most `passable`, are not fed: they are there, and that is enough."""
+        if self._body is None:
+            return
+        self._body.pass_over(size)
+        self._close_body(self._body)
+
+    def finish(self) -> Iterator[Item]:
+        """The bytes are over: raise TruncatedStream when the stream is not. The iterator is empty; decoders of
+        other formats learn their last items here."""
         if self._error is not None:
             raise self._error
         if self.pending:
@@ -124,6 +148,7 @@ class StreamDecoder:
                 f"{self.pending} bytes of it, then nothing", offset=self.offset, record=name
             )
         self.grammar.check_end(self.offset)
+        return iter(())
 
     def take_rest(self) -> bytes:
         """Take the bytes behind the stream's end out of the decoder (after the iterator gave the last
@@ -138,6 +163,7 @@ class StreamDecoder:
                 self._error = error
                 raise
             if item is None:
+                self._intake.hold()
                 return
             yield item
 
@@ -271,7 +297,8 @@ class StreamDecoder:
         try:
             part = body.step()
             if isinstance(part, PageTable):
-                self._judge_faults(libxc.list_page_faults(part, body.take_reserved()), place)
+                if self._judge.strict:
+                    self._judge_faults(libxc.list_page_faults(part, body.take_reserved()), place)
                 self.grammar.accept_table(part, place)
             elif part is not None:
                 self.grammar.accept_run(part)
@@ -279,10 +306,13 @@ class StreamDecoder:
             self._body = None
             self._pass_over(error)
             return self._next_record()
+        self._close_body(body)
+        return part
+
+    def _close_body(self, body: PageDataReader) -> None:
         if body.done:
             self._body = self._head = None
             self.offset = self._intake.offset
-        return part
 
     def _judge_faults(self, faults: Iterator[str], place: Place) -> None:
         for fault in faults if self._judge.strict else ():
@@ -325,6 +355,6 @@ def decode_stream(
     for piece in pieces:
         for item in decoder.feed(piece):
             record = joiner.join(item)
-            if record is not None:
+            if record is not None and not isinstance(record, Envelope):
                 yield record
     decoder.finish()

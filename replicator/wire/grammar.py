@@ -22,6 +22,7 @@ from replicator.wire import layout, libxc, libxl
 from replicator.wire.faults import Judge, Tolerant
 from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
 from replicator.wire.libxc_grammar import LibxcGrammar
+from replicator.wire.pv_state import LookBack
 from replicator.wire.records import (
     CheckpointRecord,
     CheckpointState,
@@ -92,12 +93,18 @@ class Grammar:
     be. `pfn_limit` is one more than the highest pfn that an HVM guest or a back channel may name."""
 
     def __init__(
-        self, kind: StreamKind | None = None, *, judge: Judge | None = None, pfn_limit: int = PFN_MAX + 1
+        self,
+        kind: StreamKind | None = None,
+        *,
+        judge: Judge | None = None,
+        pfn_limit: int = PFN_MAX + 1,
+        look_back: LookBack | None = None,
     ) -> None:
         self.kind = kind
         self._judge = judge or Tolerant()
         self._strict = self._judge.strict
         self.pfn_limit = pfn_limit
+        self._look_back = look_back
         self.layer = Layer.BACK_CHANNEL if kind is StreamKind.BACK_CHANNEL else Layer.START
         #: Whole checkpoints so far.
         self.checkpoints = 0
@@ -133,7 +140,9 @@ class Grammar:
             case DomainHeader():
                 require(self.version is not None, "a domain header follows an image header")
                 self.domain = header
-                self._libxc = LibxcGrammar(self.version or 0, header, self._judge, self.pfn_limit)
+                self._libxc = LibxcGrammar(
+                    self.version or 0, header, self._judge, self.pfn_limit, self._look_back
+                )
                 self.layer = Layer.LIBXC
 
     # Records
@@ -180,6 +189,11 @@ class Grammar:
         """Take entries of a PAGE_DATA record; raises BadRecord."""
         self._round_fresh = False
         self._rules.accept_table(table, place)
+
+    @property
+    def needs_pages(self) -> bool:
+        """Whether something in the pages of PAGE_DATA is judged, so that `accept_run` must see all of them."""
+        return self._rules.needs_pages
 
     def accept_run(self, run: PageRun) -> None:
         """Take pages of a PAGE_DATA record."""

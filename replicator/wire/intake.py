@@ -10,7 +10,7 @@ from replicator.wire.layout import Buffer
 
 
 class Intake:
-    """A queue of bytes. Views that it hands out are valid until the next `add`."""
+    """A queue of bytes. Views that it hands out are valid until the next `add`, or until the newest piece changes."""
 
     def __init__(self) -> None:
         # Bytes of older pieces that nobody took yet; they come before those of the newest piece.
@@ -26,11 +26,14 @@ class Intake:
         return len(self._held) + len(self._piece) - self._at
 
     def add(self, piece: Buffer) -> None:
-        """Put bytes at the end. `piece` stays the caller's, who may change it before the next `add` only when
-        everything was taken."""
-        self._held += self._piece[self._at :]
+        """Put bytes at the end. `piece` stays the caller's, who may change it after `hold`."""
+        self.hold()
         self._piece = memoryview(piece).cast("B")
-        self._at = 0
+
+    def hold(self) -> None:
+        """Copy what nobody took of the newest piece: its memory may change from now on."""
+        self._held += self._piece[self._at :]
+        self._piece, self._at = memoryview(b""), 0
 
     def take(self, size: int) -> memoryview | None:
         """The next `size` bytes, or None as long as fewer are here."""
@@ -68,10 +71,15 @@ class Intake:
         self.offset += skipped
         return skipped
 
+    def pass_over(self, size: int) -> None:
+        """What is here, and `size` bytes that will never come, count as taken."""
+        self.skip(self.pending)
+        self.offset += size
+
     def take_rest(self) -> bytes:
         """All that is left, which does not count as taken."""
-        rest = bytes(self._held) + bytes(self._piece[self._at :])
-        self._held, self._piece, self._at = bytearray(), memoryview(b""), 0
+        self.hold()
+        rest, self._held = bytes(self._held), bytearray()
         return rest
 
     def _take_held(self, size: int) -> memoryview | None:

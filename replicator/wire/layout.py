@@ -21,6 +21,19 @@ RECORD_ALIGN: Final = 8
 #: Bit 31 of a libxc record type: a reader that does not know the record may skip it.
 OPTIONAL_BIT: Final = 1 << 31
 
+# xl header: what `xl` puts in front of a libxl stream, in the byte order of the machine that wrote it
+XL_MAGIC: Final = b"Xen saved domain, xl format\n \0 \r"
+XL_HEADER: Final = Struct(
+    "<32sIIII"
+)  # magic, byte order, mandatory flags, optional flags, optional data length
+XL_BYTE_ORDER: Final = 0x01020304
+XL_BYTE_ORDER_SWAPPED: Final = 0x04030201
+XL_FLAG_JSON: Final = 1 << 0
+XL_FLAG_STREAM_V2: Final = 1 << 1
+XL_CONFIG: Final = Struct("<I")  # length of the configuration; its text follows
+#: What the source of a migration says behind the stream.
+XL_HANDSHAKE_GO: Final = b"domain is yours, you are cleared to unpause\0"
+
 # Headers
 LIBXL_HEADER: Final = Struct(">QII")  # ident, version, options
 LIBXL_IDENT: Final = 0x4C6962786C466D74  # "LibxlFmt"
@@ -157,6 +170,106 @@ class PageType(IntEnum):
 
 TYPES_WITHOUT_DATA: Final = (PageType.BROKEN, PageType.XALLOC, PageType.XTAB)
 
+# Legacy streams (before Xen 4.6): little endian, packed, nothing aligned. A "word" is the unsigned long of the
+# toolstack that wrote the stream, by its bits. Source: xg_save_restore.h and the sender of Xen 4.5.
+LEGACY_WORD: Final = {32: Struct("<I"), 64: Struct("<Q")}
+#: Octets that tell the bits of a word: the upper half of the first one is zero, or is no half of it.
+LEGACY_SNIFF_BYTES: Final = 8
+#: Starts a chunk: a LegacyChunk, or the number of entries of a page batch.
+LEGACY_CHUNK: Final = Struct("<i")
+LEGACY_LENGTH: Final = Struct("<I")
+LEGACY_BATCH_ENTRIES_MAX: Final = 1024
+#: Width of the pfns in a batch.
+LEGACY_PFN_BITS: Final = 28
+
+LEGACY_BLOCK: Final = Struct("<4sI")  # of the extended info: name, size; then the block
+LEGACY_XSAVE_BLOCK: Final = Struct("<I")  # "xcnt": bytes of an xsave area and of the header before it
+LEGACY_XSAVE_HEADER: Final = Struct("<QQ")  # mask of features, bytes of the area that follows
+LEGACY_VCPU_EXTENDED_BYTES: Final = 128
+
+LEGACY_VCPU_MAX: Final = Struct("<i")  # highest vcpu id; then the map
+LEGACY_VCPU_MAP_BITS: Final = 64  # of one u64 of the map
+LEGACY_VCPU_ID_MAX: Final = 4095
+LEGACY_TSC_INFO: Final = Struct("<IQII")  # mode, nsec, khz, incarnation
+LEGACY_HVM_PARAM: Final = Struct("<4xQ")  # value
+LEGACY_HVM_TAIL: Final = Struct("<QQQI")  # pfns of ioreq, bufioreq and store; length of the HVM context
+
+#: Version, pools, all ones, client flags, weight, cap, all ones; then the pools.
+LEGACY_TMEM: Final = Struct("<7I")
+LEGACY_TMEM_POOL_ID: Final = Struct("<I")
+LEGACY_TMEM_POOL: Final = Struct("<II16x")  # flags, pages; uuid
+LEGACY_TMEM_OID_BYTES: Final = 24
+LEGACY_TMEM_INDEX_BYTES: Final = 4
+#: Where a pool's flags say how many times its pages are twice as large as a guest's.
+LEGACY_TMEM_PAGE_SHIFT: Final = 4
+LEGACY_TMEM_PAGE_MASK: Final = 0xF
+#: Ends the pools, and stands where a sender had nothing to say.
+LEGACY_TMEM_END: Final = 0xFFFFFFFF
+
+LEGACY_TOOLSTACK: Final = Struct("<II")  # version, regions
+LEGACY_TOOLSTACK_VERSION: Final = 1
+LEGACY_REGION: Final = Struct("<QQQI")  # physical offset, start address, size, bytes of the name behind it
+#: Behind a name lies what the sender's compiler put at the end of the structure, by bits of a word.
+LEGACY_REGION_JUNK_BYTES: Final = {32: 0, 64: 4}
+
+LEGACY_SIGNATURE_BYTES: Final = 21
+#: A device model record with a length, and the one that reaches to the end of the bytes.
+LEGACY_SIGNATURES: Final = (b"DeviceModelRecord0002", b"RemusDeviceModelState")
+LEGACY_SIGNATURE_QEMU: Final = b"QemuDeviceModelRecord"
+#: Of a signature, what tells it from a chunk.
+LEGACY_SIGNATURE_START_BYTES: Final = 4
+
+#: A packed page that is whole: the marker and 4096 bytes.
+LEGACY_PACKED_WHOLE: Final = 0x80
+#: The longest packed page: each of its 1024 words is a run of its own, a marker and four bytes.
+LEGACY_PACKED_BYTES_MAX: Final = 1024 * (1 + 4)
+
+
+class LegacyChunk(IntEnum):
+    """Ids of chunks that are no page batch."""
+
+    END = 0
+    VERIFY_MODE = -1
+    VCPU_INFO = -2
+    HVM_IDENT_PT = -3
+    HVM_VM86_TSS = -4
+    TMEM = -5
+    TMEM_EXTRA = -6
+    TSC_INFO = -7
+    HVM_CONSOLE_PFN = -8
+    LAST_CHECKPOINT = -9
+    HVM_ACPI_IOPORTS = -10
+    HVM_VIRIDIAN = -11
+    COMPRESSED_DATA = -12
+    ENABLE_COMPRESSION = -13
+    HVM_GENERATION_ID = -14
+    HVM_PAGING_RING = -15
+    HVM_MONITOR_RING = -16
+    HVM_SHARING_RING = -17
+    TOOLSTACK = -18
+    HVM_IOREQ_SERVER_PFN = -19
+    HVM_IOREQ_SERVER_PAGES = -20
+    HVM_X87_FIP_WIDTH = -21
+
+
+#: Parameter that each of the HVM chunks carries.
+LEGACY_HVM_PARAMS: Final[dict[int, int]] = {
+    LegacyChunk.HVM_IDENT_PT: 12,
+    LegacyChunk.HVM_VM86_TSS: 15,
+    LegacyChunk.HVM_CONSOLE_PFN: 17,
+    LegacyChunk.HVM_ACPI_IOPORTS: 19,
+    LegacyChunk.HVM_VIRIDIAN: 9,
+    LegacyChunk.HVM_GENERATION_ID: 34,
+    LegacyChunk.HVM_PAGING_RING: 27,
+    LegacyChunk.HVM_MONITOR_RING: 28,
+    LegacyChunk.HVM_SHARING_RING: 29,
+    LegacyChunk.HVM_IOREQ_SERVER_PFN: 32,
+    LegacyChunk.HVM_IOREQ_SERVER_PAGES: 33,
+    LegacyChunk.HVM_X87_FIP_WIDTH: 36,
+}
+#: Parameters of the first three fields of LEGACY_HVM_TAIL.
+LEGACY_TAIL_PARAMS: Final = (5, 6, 1)
+
 
 def padded(length: int) -> int:
     """Length rounded up to the alignment of records."""
@@ -175,6 +288,17 @@ def u64_array(data: Buffer) -> array[int]:
     if sys.byteorder == "big":
         values.byteswap()
     return values
+
+
+def word_array(data: Buffer, bits: int) -> array[int]:
+    """A copy of the words of a legacy stream as `array('Q')`; `data` is whole words."""
+    if bits == 64:
+        return u64_array(data)
+    narrow = array("I")
+    narrow.frombytes(data)
+    if sys.byteorder == "big":
+        narrow.byteswap()
+    return array("Q", narrow)
 
 
 def u64_bytes(values: array[int]) -> bytes:

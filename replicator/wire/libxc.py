@@ -76,12 +76,12 @@ _BODY_BYTES: dict[int, tuple[int, int]] = {
 }
 
 
+_NAMES = {kind.value: kind.name for kind in LibxcType}
+
+
 def name_type(record_type: int) -> str:
     """The name of a libxc record type, or its number."""
-    try:
-        return LibxcType(record_type).name
-    except ValueError:
-        return f"libxc record {record_type:#010x}"
+    return _NAMES.get(record_type) or f"libxc record {record_type:#010x}"
 
 
 def check_length(record_type: int, length: int, place: Place) -> None:
@@ -337,7 +337,7 @@ def _check_written(record: LibxcRecord, record_type: int, body: memoryview, plac
         decode_body(record_type, body, place)
         return
     survey = tables.survey(layout.u64_bytes(record.entries))
-    if survey.reserved_type is not None:
+    if survey.reserved_type:
         raise place.bad(f"reserved page type {survey.reserved_type:#x}, known are 0-4 and 9-f")
     expected = layout.pages_bytes(survey.data_pages)
     if len(record.pages) != expected:

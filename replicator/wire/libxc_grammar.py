@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from replicator.wire.faults import Judge
 from replicator.wire.layout import DomainType, LibxcType
-from replicator.wire.pv_state import VCPU_ID_MAX, PvState
+from replicator.wire.pv_state import VCPU_ID_MAX, LookBack, PvState
 from replicator.wire.records import (
     DomainHeader,
     HvmContext,
@@ -75,7 +75,14 @@ _PARTS: dict[int, _Part] = {
 class LibxcGrammar:
     """The rules of one libxc stream, for one guest."""
 
-    def __init__(self, version: int, domain: DomainHeader, judge: Judge, pfn_limit: int) -> None:
+    def __init__(
+        self,
+        version: int,
+        domain: DomainHeader,
+        judge: Judge,
+        pfn_limit: int,
+        look_back: LookBack | None = None,
+    ) -> None:
         self._version = version
         self._domain = domain
         self._judge = judge
@@ -83,8 +90,10 @@ class LibxcGrammar:
         #: One more than the highest pfn of an HVM guest; a PV guest names its own.
         self._pfn_limit = pfn_limit
         self._part = _Part.STATIC
+        # The last record was PAGE_DATA, so another one is right: streams consist of these.
+        self._among_pages = False
         self._static_done = False
-        self._pv = PvState()
+        self._pv = PvState(look_back)
         # Whether a state was seen: in this round when strict, else anywhere in the stream.
         self._has_vcpu0 = False
         self._has_shared_info = False
@@ -94,6 +103,8 @@ class LibxcGrammar:
 
     def admit(self, record_type: int, place: Place) -> None:
         """Raise RecordOrder when a record of this type may not stand here."""
+        if self._among_pages and record_type == LibxcType.PAGE_DATA:
+            return
         if record_type == LibxcType.CHECKPOINT_DIRTY_PFN_LIST:
             raise place.order("belongs on the back channel, not in the stream")
         self._admit_guest_kind(record_type, place)
@@ -139,6 +150,7 @@ class LibxcGrammar:
 
     def accept(self, record: LibxcRecord, place: Place) -> None:
         """Check numbers against what came before, then remember what later records depend on."""
+        self._among_pages = False
         match record:
             case P2mFrames():
                 self._accept_p2m_frames(record, place)
@@ -160,12 +172,13 @@ class LibxcGrammar:
         # Version 2 has no STATIC_DATA_END: the first of these records implies it.
         self._static_done = True
         self._part = _Part.PAGES
+        self._among_pages = True
         survey = table.survey
         limit = self._pv.max_pfn if self._is_pv else self._pfn_limit - 1
         if survey.pfn_max > limit:
             raise place.bad(f"pfn {survey.pfn_max:#x}, the highest possible is {limit:#x}")
         if self._is_pv:
-            self._pv.note_table(table)
+            self._pv.note_table(table, place)
         elif self._strict and survey.page_tables:
             self._judge.fault(
                 place.bad(f"{survey.page_tables} page tables, only a PV guest sends them (expected 0)")
@@ -173,9 +186,14 @@ class LibxcGrammar:
         if self._strict and self._domain.is_qemu_recording and survey.counts[0] < len(table.entries):
             self._judge.fault(place.bad("a page without data, which no recording of a QEMU guest has"))
 
+    @property
+    def needs_pages(self) -> bool:
+        """Whether `accept_run` must see every page."""
+        return self._is_pv and not self._pv.looks_back
+
     def accept_run(self, run: PageRun) -> None:
         """Look at pages of a PAGE_DATA record, whose entries were accepted."""
-        if self._is_pv:
+        if self.needs_pages:
             self._pv.note_run(run)
 
     def _accept_p2m_frames(self, record: P2mFrames, place: Place) -> None:
@@ -196,6 +214,7 @@ class LibxcGrammar:
 
     def complete_round(self, place: Place) -> None:
         """Raise RecordOrder unless the state that CHECKPOINT or END (at `place`) concludes is whole."""
+        self._among_pages = False
         if self._strict and self._version >= 3:
             self._expect_static_end(place)
         if self._is_pv and not self._has_vcpu0:

@@ -14,7 +14,7 @@ from replicator.wire import entries as tables
 from replicator.wire import layout
 from replicator.wire.intake import Intake
 from replicator.wire.layout import LibxcType
-from replicator.wire.records import Item, PageData, PageRun, PageTable, Place, Record
+from replicator.wire.records import Envelope, Item, PageData, PageRun, PageTable, Place, Record
 
 #: Entries of the largest piece of a table: half a megabyte.
 TABLE_PIECE_ENTRIES = 1 << 16
@@ -44,6 +44,17 @@ class RunReader:
         start, self._at = self._at, self._at + len(pages) // PAGE_SIZE
         return PageRun(self._entries[start : self._at], pages)
 
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of pages that are not here yet."""
+        return layout.pages_bytes(len(self._entries) - self._at) - self._intake.pending
+
+    def pass_over(self, size: int) -> None:
+        """These bytes of pages, and what is here of them, will not be handed out."""
+        pages, _ = divmod(self._intake.pending + size, PAGE_SIZE)
+        self._intake.pass_over(size)
+        self._at += pages
+
 
 class PageDataReader:
     """Reads one body, whose length passed `libxc.check_length`. Raises BadRecord at `place`."""
@@ -57,10 +68,19 @@ class PageDataReader:
         self._read = 0
         self._with_data: array[int] = array("Q")
         self._runs: RunReader | None = None
+        #: All parts were handed out.
+        self.done = False
 
     @property
-    def done(self) -> bool:
-        return self._runs is not None and self._runs.done
+    def missing_bytes(self) -> int:
+        """Bytes of pages that are not here yet; 0 as long as the table is not whole."""
+        return self._runs.missing_bytes if self._runs is not None else 0
+
+    def pass_over(self, size: int) -> None:
+        """See RunReader; at most `missing_bytes`."""
+        if self._runs is not None:
+            self._runs.pass_over(size)
+            self.done = self._runs.done
 
     def take_reserved(self) -> int:
         """The reserved field of the body, once; 0 from then on."""
@@ -70,7 +90,7 @@ class PageDataReader:
     def step(self) -> PageTable | PageRun | None:
         """The next part; None as long as its bytes are not here. Not to be called when `done`."""
         if self._runs is not None:
-            return self._runs.step()
+            return self._read_run(self._runs)
         if self._count is None and not self._read_count():
             return None
         return self._read_table(self._count or 0)
@@ -95,16 +115,28 @@ class PageDataReader:
         if data is None:
             return None
         survey = tables.survey(data)
-        if survey.reserved_type is not None:
+        if survey.reserved_type:
             raise self._place.bad(f"reserved page type {survey.reserved_type:#x}, known are 0-4 and 9-f")
         entries = layout.u64_array(data)
-        data_pages = survey.data_pages
-        self._with_data += entries if data_pages == piece else tables.with_data(entries)
+        if survey.data_pages:
+            self._with_data += entries if survey.data_pages == piece else tables.with_data(entries)
         self._read += piece
         self._check_length(count)
         if self._read == count:
+            self._finish_table()
+        first_page = len(self._with_data) - survey.data_pages
+        return PageTable(entries, survey, first, count, self._length, first_page)
+
+    def _finish_table(self) -> None:
+        if self._with_data:
             self._runs = RunReader(self._intake, self._with_data)
-        return PageTable(entries, survey, first, count, self._length)
+        else:
+            self.done = True
+
+    def _read_run(self, runs: RunReader) -> PageRun | None:
+        run = runs.step()
+        self.done = runs.done
+        return run
 
     def _check_length(self, count: int) -> None:
         """No more pages than the body has room for, and at the end of the table exactly as many."""
@@ -123,7 +155,7 @@ class PageJoiner:
         self._missing_entries = 0
         self._missing_pages = 0
 
-    def join(self, item: Item) -> Record | None:
+    def join(self, item: Item) -> Record | Envelope | None:
         """The record that `item` is or completes; None when parts are missing."""
         if isinstance(item, PageTable):
             self._add_table(item)

@@ -4,12 +4,13 @@ A PV guest's registers hold frame numbers: page table roots, descriptor table fr
 in it those of xenstore and console. A receiver translates them when the state is whole, at END, and dies on
 one that is out of range or not of the type it must have. Here they are checked at END and at each CHECKPOINT,
 and the error names the record that held the number. Memory: one byte for each frame up to the guest's
-highest.
+highest, and with `look_back` eight more.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from replicator.limits import PFN_MAX
@@ -22,6 +23,10 @@ from replicator.wire.records import P2mFrames, PageRun, PageTable, Place, PvInfo
 #: Highest vcpu number a PV guest can have.
 VCPU_ID_MAX = 8191
 _PIN_BIT = 0x8
+#: Largest guest, 16 GiB, of which it is remembered where each page lies: 8 bytes a frame.
+_LOOK_BACK_PFN_MAX = (16 << 30) // PAGE_SIZE
+#: Reads bytes of the stream again: offset and size; fewer when there are not as many.
+LookBack = Callable[[int, int], bytes]
 #: Start info pages kept to look at; a guest has one (and perhaps stale copies).
 _START_PAGES_MAX = 64
 
@@ -40,9 +45,16 @@ class _VcpuFrames:
 
 
 class PvState:
-    """The frame numbers of one PV guest, from X86_PV_INFO on."""
+    """The frame numbers of one PV guest, from X86_PV_INFO on.
 
-    def __init__(self) -> None:
+    What the start info page says is taken from the pages as they pass, or, with `look_back`, read again when it is
+    needed, from where the tables of entries say that it lies.
+    """
+
+    def __init__(self, look_back: LookBack | None = None) -> None:
+        self._look_back = look_back
+        # Where the newest page of each pfn lies; 0 of one that never came.
+        self._offsets: array[int] = array("Q")
         #: Set once, by the grammar.
         self.info: PvInfo | None = None
         #: Highest pfn, from X86_PV_P2M_FRAMES; -1 before the first.
@@ -70,14 +82,28 @@ class PvState:
         self._p2m_place = place
         self.max_pfn = max(self.max_pfn, record.end_pfn)
         self._types += bytes(self.max_pfn + 1 - len(self._types))
+        if self.looks_back:
+            grown = self.max_pfn + 1 - len(self._offsets)
+            self._offsets.frombytes(bytes(grown * layout.U64_BYTES))
+        else:
+            # A start info page that was passed over before the guest grew so large is not looked at.
+            self._offsets = array("Q")
 
-    def note_table(self, table: PageTable) -> None:
-        """Remember the type of each page; the newest counts. No pfn is above `max_pfn`."""
+    @property
+    def looks_back(self) -> bool:
+        """Whether pages can be read again when they are needed, so that they may be passed over."""
+        return self._look_back is not None and self.max_pfn <= _LOOK_BACK_PFN_MAX
+
+    def note_table(self, table: PageTable, place: Place) -> None:
+        """Remember the type of each page, and where it lies; the newest counts. No pfn is above `max_pfn`."""
         tables.mark_kinds(table.entries, self._types)
+        if self.looks_back and table.survey.data_pages:
+            start = place.offset + layout.PAGE_DATA_RECORD.size + table.count * layout.U64_BYTES
+            tables.locate_pages(table.entries, start + layout.pages_bytes(table.first_page), self._offsets)
 
     def note_run(self, run: PageRun) -> None:
         """Keep the start of each page that looks like start info; older contents of these frames are gone."""
-        for pfn in [pfn for pfn in self._start_pages if pfn in run.entries]:
+        for pfn in [pfn for pfn in self._start_pages if tables.find_pfn(run.entries, pfn) is not None]:
             del self._start_pages[pfn]
         index = tables.find_page(run.pages, 0, layout.START_INFO_MAGIC)
         while index is not None:
@@ -126,12 +152,20 @@ class PvState:
             self._check_root(vcpu.cr1, "cr1", info.pt_levels, vcpu.place)
 
     def _check_start_page(self, vcpu: _VcpuFrames, info: PvInfo) -> None:
-        page = self._start_pages.get(vcpu.start_info)
+        page = self._find_start_page(vcpu.start_info)
         if page is None:
             return
         store, console = layout.START_INFO[info.guest_width].unpack_from(page)
         self._check_plain(store, "xenstore", vcpu.place)
         self._check_plain(console, "console", vcpu.place)
+
+    def _find_start_page(self, pfn: int) -> bytes | None:
+        """The start of this page, when it looks like start info."""
+        if self._look_back is None or pfn >= len(self._offsets) or not self._offsets[pfn]:
+            return self._start_pages.get(pfn)
+        page = self._look_back(self._offsets[pfn], layout.START_INFO_BYTES)
+        is_whole = len(page) == layout.START_INFO_BYTES
+        return page if is_whole and page.startswith(layout.START_INFO_MAGIC) else None
 
     def _type_of(self, pfn: int, what: str, place: Place) -> int:
         if pfn > self.max_pfn:

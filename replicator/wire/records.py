@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from replicator.errors import BadRecord, RecordOrder, RecordTooLarge
+from replicator.wire import layout
 from replicator.wire.entries import EntrySurvey, pfns_of
 from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
 
@@ -20,8 +21,7 @@ from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, Lib
 QEMU_RECORDING_MINOR = 0x51454D55
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where in the stream we are, for the errors: offset of the record's header and the record's name."""
 
     offset: int
@@ -38,6 +38,36 @@ class Place:
 
 
 # Headers
+
+
+@dataclass(frozen=True, slots=True)
+class XlHeader:
+    """What `xl` puts in front of a stream: how its configuration is written, and the configuration."""
+
+    NAME: ClassVar[str] = "xl header"
+    #: The configuration is JSON with a NUL behind it; else it is the text of an xl.cfg file.
+    is_json: bool
+    #: A libxl v2 stream follows; else a legacy one.
+    is_stream_v2: bool
+    optional_flags: int
+    #: Length and text of the configuration, and what newer versions may put behind them. May be empty.
+    optional_data: bytes
+
+    @property
+    def config(self) -> bytes | None:
+        """Text of the configuration; None when the header has none."""
+        if not self.optional_data:
+            return None
+        (length,) = layout.XL_CONFIG.unpack_from(self.optional_data)
+        text = self.optional_data[layout.XL_CONFIG.size :][:length]
+        return text.removesuffix(b"\0") if self.is_json else text
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Behind the stream of a migration: the source lets the target run the guest."""
+
+    NAME: ClassVar[str] = "migration handshake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +130,8 @@ class PageData:
         return pfns_of(self.entries)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, for the sake of speed: a stream consists of these. Nobody changes them.
+@dataclass(slots=True)
 class PageTable:
     """The entries of a PAGE_DATA record whose pages follow as `PageRun`s; of a long record some of them, and
     more follow first."""
@@ -113,9 +144,11 @@ class PageTable:
     count: int
     #: The record's body, without its header.
     body_bytes: int
+    #: How many pages of the record belong to entries before these.
+    first_page: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PageRun:
     """The next pages of a PAGE_DATA record, 4096 bytes for each of `entries`. The view is valid until the
     decoder takes its next step."""
@@ -374,13 +407,15 @@ LibxlRecord = (
 )
 
 Record = Header | LibxcRecord | LibxlRecord
+#: What xl puts before and behind a stream.
+Envelope = XlHeader | Handshake
 #: What a decoder yields: PAGE_DATA comes as its table and then its pages in runs.
-Item = Record | PageTable | PageRun
+Item = Record | Envelope | PageTable | PageRun
 
 
-def record_name(record: Record | PageTable) -> str:
+def record_name(record: Record | Envelope | PageTable) -> str:
     """The name the specifications give to this record; libxl's END is told apart as "libxl END"."""
-    if isinstance(record, Header):
+    if isinstance(record, Header | Envelope):
         return record.NAME
     if isinstance(record, OptionalRecord):
         return "optional record"

@@ -155,6 +155,11 @@ def load_stream(name: str) -> bytes:
     return (DATA / "xen-4.17" / f"{name}.stream").read_bytes()
 
 
+def load_xl_header(guest: str) -> bytes:
+    """The xl header that a real Xen wrote for this guest ("pv1", "pvh1", "hvm1")."""
+    return (DATA / "xen-4.17" / f"{guest}.xl-header").read_bytes()
+
+
 STREAMS = sorted(path.stem for path in (DATA / "xen-4.17").glob("*.stream"))
 
 RECORDS: dict[str, Record] = {
