@@ -34,12 +34,15 @@ static uint32_t load_u32(const uint8_t *from)
 
 void rp_entries_survey(const uint8_t *entries, size_t count, struct rp_entry_survey *survey_ret)
 {
-    struct rp_entry_survey survey = {0};
+    struct rp_entry_survey survey = {.ascends = 1};
+    uint64_t next = 0;
     for (size_t index = 0; index < count; index++) {
         uint64_t entry = load_u64(entries + 8 * index);
         uint64_t pfn = entry & PFN_MASK;
         survey.counts[entry >> TYPE_SHIFT]++;
         survey.reserved |= entry & RESERVED_MASK;
+        survey.ascends &= pfn >= next;
+        next = pfn + 1;
         if (pfn > survey.pfn_max)
             survey.pfn_max = pfn;
     }

@@ -19,6 +19,8 @@ struct rp_entry_survey {
     uint64_t reserved;
     /* The lowest reserved type (5 to 8) of an entry; 0 if none has one. */
     uint64_t reserved_type;
+    /* 1 if each pfn is above the one before it, so that none comes twice; else 0. */
+    uint64_t ascends;
 };
 
 void rp_entries_survey(const uint8_t *entries, size_t count, struct rp_entry_survey *survey_ret);

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from dataclasses import replace
 
 from replicator.stream.image import GuestImage, Pages
 from replicator.stream.source import PIECE_BYTES, Source
@@ -32,6 +31,8 @@ def bases_for(source: Source, reading: ReadOptions, spool: str | None = None) ->
 class SpooledBases:
     """Keeps every page in a temporary file of `folder`."""
 
+    needs_pages = True
+
     def __init__(self, folder: str | None) -> None:
         self._image = GuestImage(Pages(), folder)
 
@@ -41,6 +42,9 @@ class SpooledBases:
 
     def keep_rebuilt(self, pfn: int, page: bytes) -> None:
         self.keep(array("Q", [pfn]), 0, memoryview(page))
+
+    def pass_over(self, end: int) -> None:
+        """Never called."""
 
     def load(self, pfn: int) -> bytes:
         return self._image.cells(pfn, pfn + 1)
@@ -57,6 +61,13 @@ class RereadBases:
         self._end = 0
         self._spooled: SpooledBases | None = None
 
+    @property
+    def needs_pages(self) -> bool:
+        return self._spooled is not None
+
+    def pass_over(self, end: int) -> None:
+        self._end = end
+
     def keep(self, entries: array[int], offset: int, pages: memoryview) -> None:
         self._end = offset + len(pages)
         if self._spooled is not None:
@@ -71,7 +82,7 @@ class RereadBases:
     def _read_again(self) -> SpooledBases:
         if self._spooled is None:
             self._spooled = SpooledBases(self._folder)
-            decoder = AnyDecoder(replace(self._reading), bases=self._spooled)
+            decoder = AnyDecoder(self._reading, bases=self._spooled)
             for start in range(0, self._end, PIECE_BYTES):
                 size = min(PIECE_BYTES, self._end - start)
                 for _ in decoder.feed(os.pread(self._source.fd, size, start)):

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from replicator.errors import TruncatedStream
+from replicator.stream.restore_point import Advance
+from replicator.stream.sink import Sink
+from replicator.stream.source import PIECE_BYTES, Source
 from replicator.wire.any_decoder import AnyDecoder
 from replicator.wire.layout import Buffer
 from replicator.wire.rewrite import Rewriter
+
+#: Small, so that little of what could be copied within the kernel is read.
+_PIECE_BYTES: Final = 128 << 10
+#: Fewer bytes are read as fast as they are copied.
+_COPY_BYTES_MIN: Final = 64 << 10
 
 
 class Converter:
@@ -50,3 +59,28 @@ class Converter:
         if self.decoder.tmem_pages_dropped:
             dropped["tmem page"] = self.decoder.tmem_pages_dropped
         return dropped
+
+
+def convert_into(source: Source, converter: Converter, sink: Sink, advance: Advance | None = None) -> None:
+    """Write what the whole source becomes; of a file, pages go from input to output within the kernel. The caller
+    commits."""
+    copies = source.is_file and sink.can_copy
+    for piece in source.pieces(advance, _PIECE_BYTES if copies else PIECE_BYTES):
+        for data in converter.feed(piece):
+            sink.write(data)
+        if converter.done:
+            break
+        if copies and converter.decoder.passable >= _COPY_BYTES_MIN:
+            copied = _copy_pages(source, converter.decoder, sink)
+            if advance is not None:
+                advance(copied)
+    for data in converter.finish():
+        sink.write(data)
+
+
+def _copy_pages(source: Source, decoder: AnyDecoder, sink: Sink) -> int:
+    """Pages that come next go out as they are, and before them what the decoder has of the first one."""
+    sink.write(decoder.held)
+    copied = sink.copy_from(source, decoder.passable)
+    decoder.pass_over(copied)
+    return copied

@@ -21,12 +21,14 @@ def examine_source(
     reading: ReadOptions,
     *,
     strict: bool,
+    spool: str | None = None,
     watch: Watch | None = None,
     advance: Advance | None = None,
 ) -> VerifyReport:
-    """Read a stream to its end; see Examiner. `advance` is told the bytes as they are read."""
+    """Read a stream to its end; see Examiner. `advance` is told the bytes as they are read; `spool` is a folder for
+    the pages of a compressed legacy stream."""
     look_back = source.look_back if source.is_file else None
-    bases = bases_for(source, reading)
+    bases = bases_for(source, reading, spool)
     examiner = Examiner(reading, strict=strict, watch=watch, bases=bases, look_back=look_back)
     for piece in source.pieces(advance, _PIECE_BYTES):
         examiner.feed(piece)

@@ -16,7 +16,6 @@ from replicator.wire.records import (
     Item,
     LibxcContext,
     LibxlEnd,
-    LibxlHeader,
     PageRun,
     PageTable,
     StaticDataEnd,
@@ -31,7 +30,7 @@ def plain_items(state: GuestState, image: GuestImage) -> Iterator[Item]:
     require(state.domain is not None, "a state that has come to a checkpoint has a domain header")
     if state.xl_header is not None:
         yield state.xl_header
-    yield LibxlHeader()
+    yield state.libxl_header
     yield LibxcContext()
     yield ImageHeader()
     if state.domain is not None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from replicator.engine.teardown import End, Part, PartEnded
-from replicator.errors import ReceiverError, ReplicatorError
+from replicator.errors import FileAccessError, ReceiverError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -145,7 +145,7 @@ class Pump:
         try:
             count = os.readv(self._source, [self._buffer])
         except OSError as error:
-            self._end_reading(End.FAILED, ReplicatorError(f"cannot read the input: {error.strerror}"))
+            self._end_reading(End.FAILED, FileAccessError(f"cannot read the input: {error.strerror}"))
             raise _Aborted from error
         if not count:
             self._end_reading(End.WELL)
@@ -249,7 +249,7 @@ def _duplicate(fd: int) -> int:
     try:
         return os.dup(fd)
     except OSError as error:
-        raise ReplicatorError(f"cannot read the input: {error.strerror}") from error
+        raise FileAccessError(f"cannot read the input: {error.strerror}") from error
 
 
 def _ignore(_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from contextlib import suppress
@@ -10,9 +11,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from replicator.errors import FileAccessError
+from replicator.stream.source import Source
 from replicator.wire.layout import Buffer
 
 STDOUT: Final = "-"
+#: Bytes of one step of `copy_from`.
+_COPY_BYTES: Final = 4 << 20
 
 
 class Sink:
@@ -24,6 +28,8 @@ class Sink:
     def __init__(self, name: str) -> None:
         self._is_stdout = name == STDOUT
         self.name = "standard output" if self._is_stdout else name
+        #: `copy_from` works: not to a file that is only appended to, nor to a terminal.
+        self.can_copy = True
         self._path = Path(name)
         self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         self._committed = self._is_stdout
@@ -31,6 +37,8 @@ class Sink:
         self.size = 0
         try:
             self.fd = sys.stdout.fileno() if self._is_stdout else self._open()
+            appends = fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND
+            self.can_copy = not appends and not os.isatty(self.fd)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -55,6 +63,20 @@ class Sink:
                 left = left[os.write(self.fd, left) :]
         except OSError as error:
             raise self._failure(error) from error
+
+    def copy_from(self, source: Source, size: int) -> int:
+        """Append up to `size` bytes of a file, without bringing them here; how many there were."""
+        copied = 0
+        try:
+            while copied < size and (
+                moved := os.sendfile(self.fd, source.fd, None, min(size - copied, _COPY_BYTES))
+            ):
+                copied += moved
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            self.size += copied
+        return copied
 
     def skip(self, size: int) -> None:
         """Append zeros, as a hole where that is possible."""

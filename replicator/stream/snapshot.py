@@ -30,6 +30,7 @@ from replicator.wire.records import (
     Item,
     LibxcContext,
     LibxlEnd,
+    LibxlHeader,
     MsrPolicy,
     P2mFrames,
     PageRun,
@@ -72,6 +73,7 @@ class GuestState:
     """All of a guest but its memory."""
 
     xl_header: XlHeader | None = None
+    libxl_header: LibxlHeader = field(default_factory=LibxlHeader)
     domain: DomainHeader | None = None
     #: X86_PV_INFO and the policies, in the order of the stream.
     static: dict[LibxcType, Record] = field(default_factory=dict)
@@ -88,6 +90,8 @@ class GuestState:
         match record:
             case XlHeader():
                 self.xl_header = record
+            case LibxlHeader():
+                self.libxl_header = record
             case DomainHeader():
                 self.domain = record
             case PvInfo() | CpuidPolicy() | MsrPolicy():

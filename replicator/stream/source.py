@@ -59,16 +59,13 @@ class Source:
         but what is not readable is an error all the same."""
         passed = 0
         with open(os.devnull, "wb") as nowhere:
-            while passed < size:
-                moved = self._move(nowhere.fileno(), min(size - passed, _PASS_BYTES))
-                if not moved:
-                    break
+            while passed < size and (moved := self._move(nowhere.fileno(), size - passed)):
                 passed += moved
         return passed
 
     def _move(self, out: int, count: int) -> int:
         try:
-            return os.sendfile(out, self.fd, None, count)
+            return os.sendfile(out, self.fd, None, min(count, _PASS_BYTES))
         except OSError as error:
             raise self._failure(error) from error
 

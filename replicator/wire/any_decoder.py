@@ -106,12 +106,17 @@ class AnyDecoder:
     @property
     def passable(self) -> int:
         """Bytes that come next and may be passed over."""
-        return self._inner.passable if isinstance(self._inner, StreamDecoder) else 0
+        return self._inner.passable if self._inner is not None else 0
 
     def pass_over(self, size: int) -> None:
         """These bytes, at most `passable`, are not fed."""
-        if isinstance(self._inner, StreamDecoder):
+        if self._inner is not None:
             self._inner.pass_over(size)
+
+    @property
+    def held(self) -> bytes:
+        """What was fed and not handed out yet; it counts as passed over once something is."""
+        return self._intake.held
 
     def finish(self) -> Iterator[Item]:
         """The bytes are over: the items that only their end tells. Raises TruncatedStream when the stream is

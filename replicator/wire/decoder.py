@@ -121,17 +121,21 @@ class StreamDecoder:
     @property
     def passable(self) -> int:
         """Bytes that come next and may be passed over: pages, when nobody wants them as `PageRun`s. They are not
-        judged. To be asked when an iterator of `feed` is exhausted."""
+        judged. To be asked when an iterator of `feed` is exhausted; the start of a page may then be `held`."""
         if self._body is None or self.grammar.needs_pages:
             return 0
         return self._body.missing_bytes
 
     def pass_over(self, size: int) -> None:
         """These bytes, at most `passable`, are not fed: they are there, and that is enough."""
-        if self._body is None:
-            return
-        self._body.pass_over(size)
-        self._close_body(self._body)
+        if self._body is not None and size:
+            self._body.pass_over(size)
+            self._close_body(self._body)
+
+    @property
+    def held(self) -> bytes:
+        """What was fed and not handed out yet; it counts as passed over once something is."""
+        return self._intake.held
 
     def finish(self) -> Iterator[Item]:
         """The bytes are over: raise TruncatedStream when the stream is not. The iterator is empty; decoders of

@@ -30,6 +30,8 @@ class EntrySurvey(NamedTuple):
     reserved: int
     #: The lowest reserved type number (5 to 8) that an entry has; 0 when none has one.
     reserved_type: int
+    #: Each pfn is above the one before it, so that none comes twice.
+    ascends: bool
 
     @property
     def page_tables(self) -> int:
@@ -42,7 +44,14 @@ def survey(table: Buffer) -> EntrySurvey:
     result = ffi.new("struct rp_entry_survey *")
     lib.rp_entries_survey(ffi.from_buffer(table), len(table) // layout.U64_BYTES, result)
     counts = tuple(ffi.unpack(result.counts, 16))
-    return EntrySurvey(counts, result.data_pages, result.pfn_max, result.reserved, result.reserved_type)
+    return EntrySurvey(
+        counts,
+        result.data_pages,
+        result.pfn_max,
+        result.reserved,
+        result.reserved_type,
+        bool(result.ascends),
+    )
 
 
 def mark_kinds(entries: array[int], kinds: bytearray | mmap) -> None:

@@ -213,7 +213,6 @@ class Grammar:
             self._rules.accept(record, place)
 
     def _accept_checkpoint(self, place: Place) -> None:
-        self._rules.complete_round(place)
         if self.kind is None:
             self.kind = StreamKind.REMUS
         self._emulator_seen.clear()
@@ -222,16 +221,18 @@ class Grammar:
             self._phase = _Phase.CHECKPOINT
         else:
             self._finish_round()
+        # Last, so that whoever passes over what it finds goes on behind the round.
+        self._rules.complete_round(place)
 
     def _accept_end(self, place: Place) -> None:
-        # Behind a checkpoint, END throws the unfinished round away: nothing to be complete.
-        if not self.checkpoints:
-            self._rules.complete_round(place)
         if self.kind is None:
             self.kind = StreamKind.PLAIN
         self._emulator_seen.clear()
         self._phase = _Phase.TAIL
         self.layer = Layer.LIBXL if self._inside_libxl else Layer.DONE
+        # Behind a checkpoint, END throws the unfinished round away: nothing to be complete.
+        if not self.checkpoints:
+            self._rules.complete_round(place)
 
     def _accept_dirty_pfns(self, record: LibxcRecord, place: Place) -> None:
         require(isinstance(record, DirtyPfnList), "admit takes no other libxc record")

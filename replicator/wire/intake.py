@@ -71,6 +71,11 @@ class Intake:
         self.offset += skipped
         return skipped
 
+    @property
+    def held(self) -> bytes:
+        """What nobody took yet."""
+        return bytes(self._held) + bytes(self._piece[self._at :])
+
     def pass_over(self, size: int) -> None:
         """What is here, and `size` bytes that will never come, count as taken."""
         self.skip(self.pending)
@@ -78,8 +83,8 @@ class Intake:
 
     def take_rest(self) -> bytes:
         """All that is left, which does not count as taken."""
-        self.hold()
-        rest, self._held = bytes(self._held), bytearray()
+        rest = self.held
+        self._held, self._piece, self._at = bytearray(), memoryview(b""), 0
         return rest
 
     def _take_held(self, size: int) -> memoryview | None:

@@ -223,11 +223,11 @@ class LibxcGrammar:
             self._judge.fault(place.order("no SHARED_INFO came before"))
         if not self._is_pv and not self._has_hvm_context and not self._domain.is_qemu_recording:
             raise place.order("no HVM_CONTEXT came before")
-        if self._is_pv:
-            self._pv.check_frames()
         if self._strict:
             self._has_vcpu0 = self._has_shared_info = self._has_hvm_context = False
             self._part = _Part.PAGES
+        if self._is_pv:
+            self._pv.check_frames()
 
     @property
     def _is_pv(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,8 @@ def test_survey(entries: array[int], shift: int) -> None:
     assert survey.reserved == reserved
     kinds = [entry >> 60 for entry in entries if 5 <= entry >> 60 <= 8]
     assert survey.reserved_type == min(kinds, default=0)
+    pfns = [entry & ((1 << 52) - 1) for entry in entries]
+    assert survey.ascends == all(one < other for one, other in pairwise(pfns))
     assert survey.page_tables == sum(has_data(entry) and entry >> 60 != 0 for entry in entries)
 
 

@@ -206,10 +206,10 @@ REFUSALS = {
         HVM_BODY + chunk(-13), packed(b""), RecordOrder, PACKED_DATA, "nothing announced"
     ),
     "packed pages without bases": Refusal(
-        PACKED, packed(b""), UnknownMandatoryRecord, PACKED_DATA, "builds on pages", {"bases": None}, "keeps the guest's memory"
+        PACKED, packed(b""), UnknownMandatoryRecord, PACKED_DATA, "builds on pages", {"bases": None}, "--spool FOLDER"
     ),
     "packed batch without bases": Refusal(
-        PACKED, batch([3]), UnknownMandatoryRecord, BATCH, "builds on pages", {"bases": None}, "keeps the guest's memory"
+        PACKED, batch([3]), UnknownMandatoryRecord, BATCH, "builds on pages", {"bases": None}, "--spool FOLDER"
     ),
     "packed pages nobody listed": Refusal(PACKED, packed(b"\0"), BadRecord, PACKED_DATA, "more data than the listed"),
     "one packed page too many": Refusal(

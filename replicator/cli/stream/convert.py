@@ -13,7 +13,7 @@ import click
 from replicator.cli.stream.options import progress_of, reading_options, say, spool_option
 from replicator.errors import ConfigError
 from replicator.stream.bases import bases_for
-from replicator.stream.convert import Converter
+from replicator.stream.convert import Converter, convert_into
 from replicator.stream.feeding import FeedReport, feed_child
 from replicator.stream.restore_point import Advance
 from replicator.stream.sink import Sink
@@ -91,13 +91,7 @@ def _read_config(path: Path, to: str | None) -> XlHeader:
 
 def _write(source: Source, converter: Converter, out: str, advance: Advance | None) -> None:
     with Sink(out) as sink:
-        for piece in source.pieces(advance):
-            for data in converter.feed(piece):
-                sink.write(data)
-            if converter.done:
-                break
-        for data in converter.finish():
-            sink.write(data)
+        convert_into(source, converter, sink, advance)
         sink.commit()
     say(f"{sink.name}: {sink.size} bytes")
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from replicator.cli.stream.options import progress_of, reading_options
+from replicator.cli.stream.options import progress_of, reading_options, spool_option
 from replicator.cli.stream.verify import judge
 from replicator.stream.examine import examine_source
 from replicator.stream.inspect import Outline, Round, Row
@@ -30,15 +30,18 @@ ROUNDS_SHOWN = 3
 @click.argument("stream", metavar="IN")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--records", is_flag=True, help="Each record in a line of its own, of each round.")
+@spool_option
 @reading_options
-def inspect(stream: str, as_json: bool, records: bool, reading: ReadOptions) -> None:
+def inspect(stream: str, as_json: bool, records: bool, spool: str | None, reading: ReadOptions) -> None:
     """Show what a stream consists of: headers, rounds and records with offsets and sizes, pages by type.
 
     Exit codes as of `verify --tolerant --up-to-last-checkpoint`; what could be read is shown all the same.
     """
     outline = Outline(every_record=records)
     with Source(stream) as source, progress_of(source) as advance:
-        report = examine_source(source, reading, strict=False, watch=outline.note, advance=advance)
+        report = examine_source(
+            source, reading, strict=False, watch=outline.note, spool=spool, advance=advance
+        )
     outline.finish(is_complete=report.is_complete)
     if as_json:
         click.echo(json.dumps(outline_as_json(source.name, report, outline)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from replicator.cli.stream.options import progress_of, reading_options
+from replicator.cli.stream.options import progress_of, reading_options, spool_option
 from replicator.errors import RemoteWireError, TruncatedStream
 from replicator.stream.examine import examine_source
 from replicator.stream.report import describe_verdict, report_as_json
@@ -26,16 +26,22 @@ from replicator.wire.verify import VerifyReport
     help="Good when it breaks off behind a whole checkpoint, as every Remus stream does.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@spool_option
 @reading_options
 def verify(
-    stream: str, tolerant: bool, up_to_last_checkpoint: bool, as_json: bool, reading: ReadOptions
+    stream: str,
+    tolerant: bool,
+    up_to_last_checkpoint: bool,
+    as_json: bool,
+    spool: str | None,
+    reading: ReadOptions,
 ) -> None:
     """Check a stream and name every problem with its offset, its record and what was expected.
 
     Exit code 0: valid; 3: not valid; 11: valid as far as it goes, but it breaks off.
     """
     with Source(stream) as source, progress_of(source) as advance:
-        report = examine_source(source, reading, strict=not tolerant, advance=advance)
+        report = examine_source(source, reading, strict=not tolerant, spool=spool, advance=advance)
     exit_code = judge(report, up_to_last_checkpoint=up_to_last_checkpoint)
     if as_json:
         found: dict[str, Any] = report_as_json(report)

@@ -17,6 +17,13 @@ from replicator.wire import layout
 class PageBases(Protocol):
     """The newest contents of the guest's pages, by pfn."""
 
+    @property
+    def needs_pages(self) -> bool:
+        """Every page must be handed out to be kept; else those that `keep` never sees are read again later."""
+
+    def pass_over(self, end: int) -> None:
+        """Pages before offset `end` of the stream were passed over; called only when not `needs_pages`."""
+
     def keep(self, entries: array[int], offset: int, pages: memoryview) -> None:
         """Pages as the stream has them: 4096 bytes for each of these PAGE_DATA entries, the first of them at
         `offset` of the stream. The view is valid during the call."""
@@ -31,6 +38,8 @@ class PageBases(Protocol):
 class MemoryBases:
     """Keeps every page in memory."""
 
+    needs_pages = True
+
     def __init__(self) -> None:
         self._pages: dict[int, bytes] = {}
 
@@ -41,6 +50,9 @@ class MemoryBases:
 
     def keep_rebuilt(self, pfn: int, page: bytes) -> None:
         self._pages[pfn] = page
+
+    def pass_over(self, end: int) -> None:
+        """Never called."""
 
     def load(self, pfn: int) -> bytes:
         return self._pages.get(pfn) or bytes(PAGE_SIZE)

@@ -35,6 +35,23 @@ class BatchReader:
         self._is_announced = False
         #: This body is a compressed one.
         self._is_compressed = False
+        # Of the batch whose pages are read now.
+        self._reader: RunReader | None = None
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of pages that come next and need not be handed out."""
+        if self._reader is None or (self._bases is not None and self._bases.needs_pages):
+            return 0
+        return self._reader.missing_bytes
+
+    def pass_over(self, size: int) -> None:
+        """These bytes, at most `missing_bytes`, will not be handed out."""
+        if self._reader is None:
+            return
+        self._reader.pass_over(size)
+        if self._bases is not None:
+            self._bases.pass_over(self._source.intake.offset)
 
     def announce_compression(self) -> None:
         """The bodies behind this one are compressed."""
@@ -45,11 +62,11 @@ class BatchReader:
         if count > layout.LEGACY_BATCH_ENTRIES_MAX:
             raise place.bad(f"{count} entries, at most {layout.LEGACY_BATCH_ENTRIES_MAX} are allowed")
         batch = yield from self._source.take(count * self._word.size)
-        entries = read_entries(batch, self._guest, place)
+        entries, survey = read_entries(batch, self._guest, place)
         if self._is_compressed:
             self._need_rebuilder(place).add(entries, place)
         elif entries:
-            yield make_table(entries)
+            yield make_table(entries, survey)
             yield from self._read_pages(entries)
 
     def read_packed(self, place: Place) -> Steps[None]:
@@ -71,14 +88,19 @@ class BatchReader:
         self._is_compressed = self._is_announced
 
     def _read_pages(self, entries: array[int]) -> Steps[None]:
-        reader = RunReader(self._source.intake, tables.with_data(entries))
+        reader = self._reader = RunReader(self._source.intake, tables.with_data(entries))
         while not reader.done:
-            run = yield from self._source.take_run(reader)
+            run = reader.step()
+            if run is None:
+                yield from self._source.await_more()
+                continue
             if self._bases is not None:
                 self._bases.keep(run.entries, self._source.intake.offset - len(run.pages), run.pages)
             if reader.done:
                 self._source.settle()
             yield run
+        self._source.settle()
+        self._reader = None
 
     def _need_rebuilder(self, place: Place) -> PageRebuilder:
         if self._rebuilder is None:
@@ -87,7 +109,7 @@ class BatchReader:
                     "a compressed checkpoint builds on pages of earlier ones, which this reader does not keep",
                     offset=place.offset,
                     record=place.name,
-                    hint="read the stream with a command that keeps the guest's memory",
+                    hint="give the stream as a file; of a pipe the pages are kept with --spool FOLDER",
                 )
             self._rebuilder = PageRebuilder(self._bases)
         return self._rebuilder

@@ -94,7 +94,7 @@ class PageRebuilder:
         entries, self._group = self._group, array("Q")
         count, self._page_count = self._page_count, 0
         self._is_based = False
-        yield make_table(entries)
+        yield make_table(entries, tables.survey(layout.u64_bytes(entries)))
         if count:
             yield PageRun(tables.with_data(entries), self._pages[: layout.pages_bytes(count)])
 

@@ -100,6 +100,7 @@ class LegacyDecoder:
         self._kind = kind
         self._sender_bits = sender_bits
         self._bases = bases
+        self._batches: BatchReader | None = None
         self._tmem = TmemReader(self._source, tmem)
         self._has_device_model = has_device_model
         self.grammar = Grammar(kind, judge=judge)
@@ -141,6 +142,23 @@ class LegacyDecoder:
         if self._error is not None:
             raise self._error
         return self._drain()
+
+    @property
+    def passable(self) -> int:
+        """Bytes that come next and may be passed over, as StreamDecoder has it."""
+        if self._batches is None or not self._batches.missing_bytes or self.grammar.needs_pages:
+            return 0
+        return self._batches.missing_bytes
+
+    def pass_over(self, size: int) -> None:
+        """These bytes, at most `passable`, are not fed."""
+        if self._batches is not None and size:
+            self._batches.pass_over(size)
+
+    @property
+    def held(self) -> bytes:
+        """What was fed and not handed out yet; it counts as passed over once something is."""
+        return self._intake.held
 
     def finish(self) -> Iterator[Item]:
         """The bytes are over: the items that only their end tells. The iterator raises TruncatedStream when the
@@ -207,7 +225,7 @@ class LegacyDecoder:
     def _read_stream(self) -> Steps[None]:
         guest = yield from header.read_guest(self._source, self._sender_bits)
         yield from self._start(guest)
-        batches = BatchReader(self._source, guest, self._bases)
+        batches = self._batches = BatchReader(self._source, guest, self._bases)
         may_verify = self._kind is not StreamKind.REMUS
         bodies = BodyReader(self._source, guest, batches, self._tmem, may_verify=may_verify)
         while True:

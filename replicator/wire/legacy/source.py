@@ -14,8 +14,7 @@ from typing import Any, Final, TypeVar
 
 from replicator.errors import TruncatedStream
 from replicator.wire.intake import Intake
-from replicator.wire.page_data import RunReader
-from replicator.wire.records import Item, PageRun, Place
+from replicator.wire.records import Item, Place
 
 NEED_MORE: Final = None
 _T = TypeVar("_T")
@@ -52,7 +51,7 @@ class Source:
         """The next `size` bytes. The caller bounded `size`: so many are held until all are here."""
         view = self.intake.take(size)
         while view is None:
-            yield from self._await_more()
+            yield from self.await_more()
             view = self.intake.take(size)
         return view
 
@@ -64,29 +63,21 @@ class Source:
     def take_some(self, most: int) -> Steps[bytes]:
         """A copy of what is here of the next `most` bytes, at least one. It stays valid."""
         while not self.intake.pending:
-            yield from self._await_more()
+            yield from self.await_more()
         view = yield from self.take(min(most, self.intake.pending, _SOME_BYTES))
         return bytes(view)
-
-    def take_run(self, reader: RunReader) -> Steps[PageRun]:
-        """The next pages of `reader`, which is not done and reads from this intake."""
-        run = reader.step()
-        while run is None:
-            yield from self._await_more()
-            run = reader.step()
-        return run
 
     def skip(self, size: int) -> Steps[None]:
         """Drop the next `size` bytes; they may be as many as they like."""
         size -= self.intake.skip(size)
         while size:
-            yield from self._await_more()
+            yield from self.await_more()
             size -= self.intake.skip(size)
 
     def peek(self, size: int) -> Steps[bytes]:
         """The next `size` bytes, which are not taken."""
         while self.intake.pending < size:
-            yield from self._await_more()
+            yield from self.await_more()
         return self.intake.peek(size) or b""
 
     def peek_until_end(self, size: int) -> Steps[bytes]:
@@ -106,7 +97,8 @@ class Source:
         read = self.intake.offset - offset + self.intake.pending
         return TruncatedStream(f"{read} bytes of it, then nothing", offset=offset, record=name)
 
-    def _await_more(self) -> Steps[None]:
+    def await_more(self) -> Steps[None]:
+        """Go on when more bytes are here."""
         if self.ended:
             raise self.truncated()
         yield NEED_MORE

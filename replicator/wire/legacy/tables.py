@@ -6,13 +6,14 @@ from array import array
 
 from replicator.wire import entries as tables
 from replicator.wire import layout
+from replicator.wire.entries import EntrySurvey
 from replicator.wire.layout import Buffer
 from replicator.wire.legacy.header import LegacyGuest
 from replicator.wire.records import PageTable, Place
 
 
-def read_entries(batch: Buffer, guest: LegacyGuest, place: Place) -> array[int]:
-    """The PAGE_DATA entries of a batch, without its unmapped slots; raises BadRecord."""
+def read_entries(batch: Buffer, guest: LegacyGuest, place: Place) -> tuple[array[int], EntrySurvey]:
+    """The PAGE_DATA entries of a batch, without its unmapped slots, and what they hold; raises BadRecord."""
     try:
         entries = tables.from_legacy(batch, layout.LEGACY_WORD[guest.bits].size)
     except ValueError as error:
@@ -22,8 +23,9 @@ def read_entries(batch: Buffer, guest: LegacyGuest, place: Place) -> array[int]:
         raise place.bad(f"reserved page type {survey.reserved_type:#x}, known are 0-4 and 9-f")
     if survey.pfn_max >= guest.p2m_size:
         raise place.bad(f"pfn {survey.pfn_max:#x}, the highest possible is {guest.p2m_size - 1:#x}")
-    _refuse_duplicates(entries, place)
-    return entries
+    if not survey.ascends:
+        _refuse_duplicates(entries, place)
+    return entries, survey
 
 
 def _refuse_duplicates(entries: array[int], place: Place) -> None:
@@ -37,9 +39,8 @@ def _refuse_duplicates(entries: array[int], place: Place) -> None:
         seen.add(pfn)
 
 
-def make_table(entries: array[int]) -> PageTable:
+def make_table(entries: array[int], survey: EntrySurvey) -> PageTable:
     """The table of a PAGE_DATA record with these entries, of which there is at least one."""
-    survey = tables.survey(layout.u64_bytes(entries))
     count = len(entries)
     body = layout.PAGE_DATA.size + count * layout.U64_BYTES + layout.pages_bytes(survey.data_pages)
     return PageTable(entries, survey, 0, count, body)
