@@ -7,7 +7,6 @@ again is then read again; of a pipe all pages must be kept from the start, which
 
 from __future__ import annotations
 
-import os
 from array import array
 
 from replicator.stream.image import GuestImage, Pages
@@ -85,7 +84,7 @@ class RereadBases:
             decoder = AnyDecoder(self._reading, bases=self._spooled)
             for start in range(0, self._end, PIECE_BYTES):
                 size = min(PIECE_BYTES, self._end - start)
-                for _ in decoder.feed(os.pread(self._source.fd, size, start)):
+                for _ in decoder.feed(self._source.look_back(start, size)):
                     pass
         return self._spooled
 

@@ -77,6 +77,12 @@ def describe_verdict(report: VerifyReport) -> Iterator[str]:
             yield f"  hint: {problem.error.hint}"
     if report.problem_count > len(report.problems):
         yield f"{report.problem_count - len(report.problems)} more problems"
+    if report.records:
+        yield from _describe_content(report)
+    yield _verdict(report)
+
+
+def _describe_content(report: VerifyReport) -> Iterator[str]:
     yield describe_stream(report)
     pages = f"{report.page_entries} page entries, {report.data_pages} with data"
     yield f"{sum(report.records.values())} records, {pages}"
@@ -85,7 +91,6 @@ def describe_verdict(report: VerifyReport) -> Iterator[str]:
     if report.checkpoints:
         last = f"the last one ends at {report.usable_bytes}"
         yield f"{report.checkpoints} whole checkpoints, {last}; the last whole record at {report.stream_bytes}"
-    yield _verdict(report)
 
 
 def _verdict(report: VerifyReport) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from replicator.errors import FileAccessError
+from replicator.errors import ConfigError, FileAccessError
 from replicator.stream.source import Source
 from replicator.wire.layout import Buffer
 
@@ -22,11 +22,15 @@ _COPY_BYTES: Final = 4 << 20
 class Sink:
     """An open output. A file gets its name when `commit` is called, and is gone when it is not.
 
-    FileAccessError when it cannot be written, a full disk included.
+    FileAccessError when it cannot be written, a full disk included; ConfigError when it is a terminal.
     """
 
     def __init__(self, name: str) -> None:
         self._is_stdout = name == STDOUT
+        if self._is_stdout and sys.stdout.isatty():
+            raise ConfigError(
+                "a stream is nothing for a terminal", hint="name a file, or pipe it into a command"
+            )
         self.name = "standard output" if self._is_stdout else name
         #: `copy_from` works: not to a file that is only appended to, nor to a terminal.
         self.can_copy = True

@@ -27,10 +27,13 @@ class Source:
         try:
             self.fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC) if self._owned else sys.stdin.fileno()
             status = os.fstat(self.fd)
+            is_file = stat.S_ISREG(status.st_mode)
+            # Somebody may have read a part of standard input before.
+            self._start = os.lseek(self.fd, 0, os.SEEK_CUR) if is_file else 0
         except OSError as error:
             raise self._failure(error) from error
         #: None of what has no size beforehand, such as a pipe.
-        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.size = max(0, status.st_size - self._start) if is_file else None
 
     @property
     def is_file(self) -> bool:
@@ -48,9 +51,9 @@ class Source:
                 advance(size)
 
     def look_back(self, offset: int, size: int) -> bytes:
-        """Bytes of a file, wherever the reading is; fewer when there are not as many."""
+        """Bytes of a file, counted from where the reading began; fewer when there are not as many."""
         try:
-            return os.pread(self.fd, size, offset)
+            return os.pread(self.fd, size, self._start + offset)
         except OSError as error:
             raise self._failure(error) from error
 

@@ -173,10 +173,8 @@ class StreamDecoder:
 
     def _next(self) -> Item | None:
         """The next item, or None when more bytes are needed for it."""
-        if self._body is not None:
-            return self._next_part(self._body)
         layer = self.grammar.layer
-        if layer is Layer.LIBXC or layer is Layer.LIBXL:
+        if self._body is not None or layer is Layer.LIBXC or layer is Layer.LIBXL:
             return self._next_record()
         if layer is Layer.DONE:
             if self.pending:
@@ -237,7 +235,7 @@ class StreamDecoder:
     # Records
 
     def _next_record(self) -> Item | None:
-        """The next record, passing over bad ones that the judge lets pass."""
+        """The next record or part of one, passing over bad ones that the judge lets pass."""
         while True:
             if self._skip and not self._skip_on():
                 return None
@@ -246,8 +244,7 @@ class StreamDecoder:
                 return None
             try:
                 if head.type == LibxcType.PAGE_DATA and not head.is_libxl:
-                    self._body = PageDataReader(self._intake, head.length, head.place)
-                    return self._next_part(self._body)
+                    return self._next_part(head)
                 record = self._read_body(head)
             except BadRecord as error:
                 self._pass_over(error)
@@ -295,21 +292,18 @@ class StreamDecoder:
         is_list = head.type == LibxcType.CHECKPOINT_DIRTY_PFN_LIST and not head.is_libxl
         return layout.U64_BYTES if is_list and self._wide_dirty_lists else 0
 
-    def _next_part(self, body: PageDataReader) -> Item | None:
+    def _next_part(self, head: _Head) -> Item | None:
         """The next part of a PAGE_DATA record. Padding never follows: all its parts are multiples of 8."""
-        place = self._head.place if self._head else Place(self.offset, "")
-        try:
-            part = body.step()
-            if isinstance(part, PageTable):
-                if self._judge.strict:
-                    self._judge_faults(libxc.list_page_faults(part, body.take_reserved()), place)
-                self.grammar.accept_table(part, place)
-            elif part is not None:
-                self.grammar.accept_run(part)
-        except BadRecord as error:
-            self._body = None
-            self._pass_over(error)
-            return self._next_record()
+        if self._body is None:
+            self._body = PageDataReader(self._intake, head.length, head.place)
+        body = self._body
+        part = body.step()
+        if isinstance(part, PageTable):
+            if self._judge.strict:
+                self._judge_faults(libxc.list_page_faults(part, body.take_reserved()), head.place)
+            self.grammar.accept_table(part, head.place)
+        elif part is not None:
+            self.grammar.accept_run(part)
         self._close_body(body)
         return part
 
@@ -332,7 +326,7 @@ class StreamDecoder:
             raise error
         size = layout.RECORD_HEADER.size + self._extra_header_bytes(head) + layout.padded(head.length)
         self._skip = self.offset + size - self._intake.offset
-        self._head = None
+        self._head = self._body = None
 
     def _skip_on(self) -> bool:
         """Whether all of a bad record is passed over."""

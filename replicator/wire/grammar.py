@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from replicator.errors import InvariantError, TruncatedStream, require
+from replicator.errors import InvariantError, RecordOrder, TruncatedStream, require
 from replicator.limits import PFN_MAX
 from replicator.wire import layout, libxc, libxl
 from replicator.wire.faults import Judge, Tolerant
@@ -88,6 +88,11 @@ _BACK_CHANNEL_NEXT: dict[CheckpointStateId | None, CheckpointStateId | None] = {
 }
 
 
+_WIDE_LIST_HINT = (
+    "if Xen 4.18 or later wrote it, read it with --quirk xen-4.18: its lists have longer headers"
+)
+
+
 class Grammar:
     """The rules of one stream. `kind` None takes a plain, a Remus or a COLO stream, whichever it turns out to
     be. `pfn_limit` is one more than the highest pfn that an HVM guest or a back channel may name."""
@@ -118,6 +123,8 @@ class Grammar:
         #: No record of the next round was seen yet.
         self._round_fresh = False
         self._back_last: CheckpointStateId | None = None
+        # Dirty lists on the back channel so far.
+        self._back_lists = 0
         #: Nobody said, and no record has told yet, whether rounds are Remus' or COLO's.
         self._is_kind_open = kind is None
 
@@ -183,7 +190,10 @@ class Grammar:
         expected = _BACK_CHANNEL_NEXT[self._back_last]
         wanted = LibxcType.CHECKPOINT_DIRTY_PFN_LIST if expected is None else LibxlType.CHECKPOINT_STATE
         if record_type != wanted:
-            raise place.order(f"{wanted.name} is expected here")
+            hint = _WIDE_LIST_HINT if self._back_lists else ""
+            raise RecordOrder(
+                f"{wanted.name} is expected here", offset=place.offset, record=place.name, hint=hint
+            )
 
     def accept_table(self, table: PageTable, place: Place) -> None:
         """Take entries of a PAGE_DATA record; raises BadRecord."""
@@ -239,6 +249,7 @@ class Grammar:
         if isinstance(record, DirtyPfnList) and record.pfns and max(record.pfns) >= self.pfn_limit:
             raise place.bad(f"pfn {max(record.pfns):#x}, the highest possible is {self.pfn_limit - 1:#x}")
         self._back_last = None
+        self._back_lists += 1
 
     def accept_libxl(self, record: LibxlRecord, place: Place) -> None:
         """Take a decoded libxl record; raises RecordOrder."""

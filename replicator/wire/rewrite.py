@@ -144,7 +144,7 @@ class Rewriter:
                 raise LocalWireError(
                     "a libxc stream has no place for the device model",
                     record=record_name(record),
-                    hint="write libxl or xl framing, or allow the device model to be dropped",
+                    hint="write libxl or xl framing; --drop-device-model writes the stream without it",
                 )
             self.dropped[record_name(record)] += 1
         elif not isinstance(record, LibxcContext | CheckpointEnd | LibxlEnd):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 from command_line import PROGRAM, TIMEOUT_S, Outcome, replicator
 from recordings import SMALL
-from wire_vectors import load_stream, load_xl_header
+from wire_vectors import join, load_stream, load_xl_header
 
 from replicator.units import PAGE_SIZE
 from replicator.wire import verify_stream
@@ -222,6 +223,23 @@ def test_a_cut_stream_lets_its_receiver_finish(streams: Streams, tmp_path: Path)
     assert stream("verify", "--up-to-last-checkpoint", out).code == 0
 
 
+def test_a_back_channel_of_a_newer_xen_is_put_right(tmp_path: Path) -> None:
+    """Named as such and with its quirk it is read, and written as the specification has it."""
+    states = join("checkpoint_state_ready checkpoint_state_resumed checkpoint_state_suspended")
+    wide = struct.pack("<IIQ2Q", 0x0F, 16, 0, 3, 7) + states
+    path, out = tmp_path / "back", tmp_path / "out"
+    path.write_bytes(states + wide)
+    kind = ("--kind", "back-channel")
+    done = stream("verify", *kind, path)
+    assert done.code == INVALID
+    assert "--quirk xen-4.18" in done.out
+    quirk = (*kind, "--quirk", "xen-4.18")
+    assert stream("verify", *quirk, path).code == 0
+    assert stream("convert", *quirk, path, out).code == 0
+    assert out.read_bytes() == states + struct.pack("<II2Q", 0x0F, 16, 3, 7) + states
+    assert stream("verify", *kind, out).code == 0
+
+
 # squash, extract, diff
 
 
@@ -304,6 +322,18 @@ def test_pipes_work_everywhere(streams: Streams, tmp_path: Path) -> None:
     code, ram = pipe(data, "extract", "-", "--ram", "-", "--checkpoint", "1")
     assert code == 0
     assert len(ram) % PAGE_SIZE == 0
+
+
+def test_standard_input_may_have_been_read_before(streams: Streams, tmp_path: Path) -> None:
+    """The stream starts where the reading does; a PV guest's start info page is looked up from there."""
+    path = tmp_path / "behind"
+    path.write_bytes(b"x" * 1000 + streams["pv1.save"].read_bytes())
+    with path.open("rb", buffering=0) as file:
+        file.read(1000)
+        argv = [*PROGRAM, "stream", "verify", "--json", "-"]
+        done = subprocess.run(argv, stdin=file, capture_output=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["last_record_end"] == streams["pv1.save"].stat().st_size
 
 
 def test_a_reader_that_goes_away_is_named(streams: Streams) -> None:

@@ -186,8 +186,9 @@ def test_back_channels_of_newer_xen_are_read_on_demand() -> None:
     quirk = ReadOptions(kind=StreamKind.BACK_CHANNEL, wide_dirty_lists=True)
     lists = [item for item in decode(data, options=quirk) if isinstance(item, DirtyPfnList)]
     assert [list(each.pfns) for each in lists] == [[7, 9], [7, 9]]
-    with pytest.raises(WireError):
+    with pytest.raises(RecordOrder, match="CHECKPOINT_STATE is expected") as caught:
         decode(data, options=ReadOptions(kind=StreamKind.BACK_CHANNEL))
+    assert "--quirk xen-4.18" in caught.value.hint
 
 
 def test_a_wide_header_must_end_with_zeros() -> None:

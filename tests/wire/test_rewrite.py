@@ -87,7 +87,7 @@ def test_a_version_2_stream_that_has_a_static_end_keeps_one() -> None:
 def test_the_device_model_is_lost_only_on_demand() -> None:
     with pytest.raises(LocalWireError, match="no place for the device model") as caught:
         rewrite(load_stream("hvm1.save"), Rewriter(Framing.LIBXC))
-    assert "allow the device model to be dropped" in caught.value.hint
+    assert "--drop-device-model" in caught.value.hint
 
 
 def test_a_configuration_can_be_given() -> None:

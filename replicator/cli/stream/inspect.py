@@ -24,6 +24,8 @@ from replicator.wire.verify import VerifyReport
 
 #: Rounds that the tree shows at each end; the others are counted. JSON has them all.
 ROUNDS_SHOWN = 3
+#: Longer lines than a terminal has: it wraps them, and a pipe gets them whole.
+LINE_CHARS_MAX = 400
 
 
 @click.command()
@@ -46,7 +48,8 @@ def inspect(stream: str, as_json: bool, records: bool, spool: str | None, readin
     if as_json:
         click.echo(json.dumps(outline_as_json(source.name, report, outline)))
     else:
-        Console(highlight=False, soft_wrap=True).print(draw_tree(source.name, report, outline, every=records))
+        console = Console(highlight=False, width=LINE_CHARS_MAX)
+        console.print(draw_tree(source.name, report, outline, every=records), soft_wrap=True)
     sys.exit(judge(report, up_to_last_checkpoint=True))
 
 

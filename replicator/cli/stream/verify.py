@@ -19,7 +19,12 @@ from replicator.wire.verify import VerifyReport
 
 @click.command()
 @click.argument("stream", metavar="IN")
-@click.option("--tolerant", is_flag=True, help="Judge as a receiver does; without it, as a strict verifier.")
+@click.option(
+    "--strict/--tolerant",
+    default=True,
+    show_default=True,
+    help="Judge as a verifier, or as a receiver, which forgives reserved fields that are not zero and the like.",
+)
 @click.option(
     "--up-to-last-checkpoint",
     is_flag=True,
@@ -30,7 +35,7 @@ from replicator.wire.verify import VerifyReport
 @reading_options
 def verify(
     stream: str,
-    tolerant: bool,
+    strict: bool,
     up_to_last_checkpoint: bool,
     as_json: bool,
     spool: str | None,
@@ -41,7 +46,7 @@ def verify(
     Exit code 0: valid; 3: not valid; 11: valid as far as it goes, but it breaks off.
     """
     with Source(stream) as source, progress_of(source) as advance:
-        report = examine_source(source, reading, strict=not tolerant, spool=spool, advance=advance)
+        report = examine_source(source, reading, strict=strict, spool=spool, advance=advance)
     exit_code = judge(report, up_to_last_checkpoint=up_to_last_checkpoint)
     if as_json:
         found: dict[str, Any] = report_as_json(report)
