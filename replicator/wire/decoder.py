@@ -262,8 +262,14 @@ class StreamDecoder:
         record_type, length = layout.RECORD_HEADER.unpack(data)
         place = Place(self.offset, name_type(layer, record_type))
         is_libxl = _is_libxl(layer, record_type)
-        (libxl if is_libxl else libxc).check_length(record_type, length, place)
-        self.grammar.admit(record_type, place)
+        codec = libxl if is_libxl else libxc
+        if layer is Layer.BACK_CHANNEL:
+            # Only two types are right here, and a wrong one says more than a wrong length.
+            self.grammar.admit(record_type, place)
+            codec.check_length(record_type, length, place)
+        else:
+            codec.check_length(record_type, length, place)
+            self.grammar.admit(record_type, place)
         self._head = _Head(record_type, length, place, is_libxl)
         return self._head
 
