@@ -173,11 +173,15 @@ def test_a_reply_to_a_peer_that_is_gone_is_an_error(kind: str) -> None:
             _, where = await b.inbox.message(s.Hello)
             await a.link.disconnect()
             assert await b.inbox.next() == PeerLeft()
-            with pytest.raises(TransportError, match="gone"):
-                # That the peer left may be heard a moment before its connection is taken apart.
-                while True:
+            said = ""
+            # That the peer left may be heard a moment before its connection is taken apart; until then replies are
+            # queued, and on a busy machine they may fill the queue.
+            while "gone" not in said:
+                try:
                     await b.link.reply(where.peer_id, REPLY)
-                    await asyncio.sleep(0)
+                except TransportError as error:
+                    said = str(error)
+                await asyncio.sleep(0)
 
     run(scenario())
 
