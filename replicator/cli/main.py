@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 
 import click
 from pythonjsonlogger.json import JsonFormatter
@@ -37,10 +38,10 @@ for command in (primary, secondary, status, promote, stop, keygen, demo, stream)
     cli.add_command(command)
 
 
-def main() -> None:
-    """Entry point: errors of ours become one or two lines and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors of ours become one or two lines and an exit code. `arguments` None: those of the process."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(arguments, standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -83,6 +83,8 @@ class GuestState:
     tail: dict[Key, Record] = field(default_factory=dict)
     #: EMULATOR_XENSTORE_DATA and EMULATOR_CONTEXT.
     device_model: dict[LibxlType, EmulatorXenstoreData | EmulatorContext] = field(default_factory=dict)
+    # Bytes of the records in `tail` and `device_model`.
+    _held: int = 0
 
     def take(self, record: Record | XlHeader) -> None:
         """Take one record; those that carry no state are passed over. RecordTooLarge when all of them together
@@ -99,13 +101,14 @@ class GuestState:
             case P2mFrames():
                 self.p2m = record if self.p2m is None else self._grow_p2m(self.p2m, record)
             case EmulatorXenstoreData() | EmulatorContext():
+                self._count(record, self.device_model.get(record.TYPE))
                 self.device_model[record.TYPE] = record
-                self._check_size(record)
             case VcpuBasic() | VcpuExtended() | VcpuXsave() if not record.blob:
                 pass  # senders of Xen 4.6 to 4.8 wrote such records; they say nothing
             case _ if isinstance(record, _TAIL):
-                self.tail[record.TYPE, record.vcpu_id if isinstance(record, _VCPU) else 0] = record
-                self._check_size(record)
+                key = record.TYPE, record.vcpu_id if isinstance(record, _VCPU) else 0
+                self._count(record, self.tail.get(key))
+                self.tail[key] = record
 
     def merge(self, later: GuestState) -> None:
         """Take what `later` has."""
@@ -118,11 +121,12 @@ class GuestState:
         """The records of the tail as a correct sender writes them."""
         return [self.tail[key] for key in sorted(self.tail, key=_tail_place)]
 
-    def _check_size(self, record: Record) -> None:
-        held = sum(map(_blob_bytes, (*self.tail.values(), *self.device_model.values())))
-        if held > GUEST_STATE_BYTES_MAX:
+    def _count(self, record: Record, replaced: Record | None) -> None:
+        """Count the bytes of `record`, which takes the place of `replaced`."""
+        self._held += _blob_bytes(record) - (_blob_bytes(replaced) if replaced else 0)
+        if self._held > GUEST_STATE_BYTES_MAX:
             raise RecordTooLarge(
-                f"{held} bytes of state together, at most {GUEST_STATE_BYTES_MAX} are allowed",
+                f"{self._held} bytes of state together, at most {GUEST_STATE_BYTES_MAX} are allowed",
                 record=record_name(record),
             )
 
