@@ -19,6 +19,7 @@ from replicator.wire.decoder import StreamDecoder
 from replicator.wire.faults import Judge, Tolerant
 from replicator.wire.grammar import Grammar, StreamKind
 from replicator.wire.intake import Intake
+from replicator.wire.item_decoder import ItemDecoder
 from replicator.wire.layout import Buffer
 from replicator.wire.legacy import LegacyDecoder, PageBases, TmemPolicy
 from replicator.wire.pv_state import LookBack
@@ -59,7 +60,7 @@ class AnyDecoder:
         self._bases = bases
         self._look_back = look_back
         self._intake = Intake()
-        self._inner: StreamDecoder | LegacyDecoder | None = None
+        self._inner: ItemDecoder | None = None
         self._head: xl.XlHead | None = None
         self._error: WireError | None = None
         #: The outermost format, and that of the stream inside an xl header; None until the bytes have told.
@@ -270,7 +271,7 @@ class AnyDecoder:
             )
 
 
-def _until_done(decoder: StreamDecoder | LegacyDecoder) -> Iterator[Item]:
+def _until_done(decoder: ItemDecoder) -> Iterator[Item]:
     """The items of what is in the intake, but what lies behind the stream stays there."""
     if decoder.done:
         return

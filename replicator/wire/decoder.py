@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from replicator.errors import BadHeader, BadRecord, RecordOrder, TruncatedStream, WireError
+from replicator.errors import BadHeader, BadRecord, TruncatedStream
 from replicator.limits import PFN_MAX
 from replicator.wire import layout, libxc, libxl
 from replicator.wire.faults import Judge, Strict, Tolerant
 from replicator.wire.grammar import Grammar, Layer, StreamKind, name_type
 from replicator.wire.intake import Intake
+from replicator.wire.item_decoder import ItemDecoder
 from replicator.wire.layout import Buffer, LibxcType, LibxlType
 from replicator.wire.page_data import PageDataReader, PageJoiner
 from replicator.wire.pv_state import LookBack
@@ -64,7 +65,7 @@ class _Head(NamedTuple):
     is_libxl: bool
 
 
-class StreamDecoder:
+class StreamDecoder(ItemDecoder):
     """Decodes one libxl or libxc stream. After a WireError it raises that same error for ever.
 
     `kind` None takes a plain, a Remus or a COLO stream. `judge` decides about faults (tolerant by default).
@@ -83,65 +84,35 @@ class StreamDecoder:
         intake: Intake | None = None,
         look_back: LookBack | None = None,
     ) -> None:
+        super().__init__(intake)
         self._judge: Judge = judge or Tolerant()
         self.grammar = Grammar(kind, judge=self._judge, pfn_limit=pfn_limit, look_back=look_back)
         self._wide_dirty_lists = wide_dirty_lists
-        self._intake = intake or Intake()
         self._head: _Head | None = None
         self._body: PageDataReader | None = None
         # Bytes left of the body of a bad record that is passed over.
         self._skip = 0
-        self._error: WireError | None = None
-        #: Where the header or record starts that is read now, or that comes next.
-        self.offset = self._intake.offset
+        # Where the header or record starts that is read now, or that comes next.
+        self._start = self._intake.offset
 
     @property
-    def pending(self) -> int:
-        """Bytes fed and not yet part of a whole record."""
-        return self._intake.offset - self.offset + self._intake.pending
-
-    @property
-    def done(self) -> bool:
-        """The stream's last record was read."""
-        return self.grammar.layer is Layer.DONE
-
-    def feed(self, data: Buffer) -> Iterator[Item]:
-        """Take bytes at once; the iterator then decodes one item a step and raises WireError where they go
-        wrong. Items left in an iterator that was dropped come out of the next one. `data` may be changed once
-        the iterator is exhausted."""
-        self._intake.add(data)
-        return self.drain()
-
-    def drain(self) -> Iterator[Item]:
-        """As `feed`, for bytes that are in the intake already."""
-        if self._error is not None:
-            raise self._error
-        return self._drain()
+    def offset(self) -> int:
+        return self._start
 
     @property
     def passable(self) -> int:
-        """Bytes that come next and may be passed over: pages, when nobody wants them as `PageRun`s. They are not
-        judged. To be asked when an iterator of `feed` is exhausted; the start of a page may then be `held`."""
         if self._body is None or self.grammar.needs_pages:
             return 0
         return self._body.missing_bytes
 
     def pass_over(self, size: int) -> None:
-        """These bytes, at most `passable`, are not fed: they are there, and that is enough."""
         if self._body is not None and size:
             self._body.pass_over(size)
             self._close_body(self._body)
 
-    @property
-    def held(self) -> bytes:
-        """What was fed and not handed out yet; it counts as passed over once something is."""
-        return self._intake.held
-
     def finish(self) -> Iterator[Item]:
-        """The bytes are over: raise TruncatedStream when the stream is not. The iterator is empty; decoders of
-        other formats learn their last items here."""
-        if self._error is not None:
-            raise self._error
+        """The bytes are over: raise TruncatedStream when the stream is not. The iterator is empty."""
+        self._raise_again()
         if self.pending:
             name = (
                 self._head.place.name
@@ -149,37 +120,15 @@ class StreamDecoder:
                 else _HEADER_NAMES.get(self.grammar.layer, "record header")
             )
             raise TruncatedStream(
-                f"{self.pending} bytes of it, then nothing", offset=self.offset, record=name
+                f"{self.pending} bytes of it, then nothing", offset=self._start, record=name
             )
-        self.grammar.check_end(self.offset)
+        self.grammar.check_end(self._start)
         return iter(())
 
-    def take_rest(self) -> bytes:
-        """Take the bytes behind the stream's end out of the decoder (after the iterator gave the last
-        record)."""
-        return self._intake.take_rest()
-
-    def _drain(self) -> Iterator[Item]:
-        while True:
-            try:
-                item = self._next()
-            except WireError as error:
-                self._error = error
-                raise
-            if item is None:
-                self._intake.hold()
-                return
-            yield item
-
     def _next(self) -> Item | None:
-        """The next item, or None when more bytes are needed for it."""
         layer = self.grammar.layer
         if self._body is not None or layer is Layer.LIBXC or layer is Layer.LIBXL:
             return self._next_record()
-        if layer is Layer.DONE:
-            if self.pending:
-                raise RecordOrder("bytes behind the end of the stream", offset=self.offset)
-            return None
         if layer is Layer.START:
             return self._find_start()
         if layer is Layer.AFTER_ROUND:
@@ -197,7 +146,7 @@ class StreamDecoder:
         layer = _STARTS.get(magic)
         if layer is None:
             raise BadHeader(
-                f"neither a libxl nor a libxc stream starts with {magic.hex()}", offset=self.offset
+                f"neither a libxl nor a libxc stream starts with {magic.hex()}", offset=self._start
             )
         self.grammar.start(layer)
         return self._next_header(layer)
@@ -208,20 +157,20 @@ class StreamDecoder:
             return None
         header = self._decode_header(layer, data)
         self.grammar.accept_header(header)
-        self.offset = self._intake.offset
+        self._start = self._intake.offset
         return header
 
     def _decode_header(self, layer: Layer, data: memoryview) -> Header:
         if layer is Layer.LIBXL_HEADER:
-            header: Header = libxl.decode_header(data, self.offset)
+            header: Header = libxl.decode_header(data, self._start)
             faults = libxl.list_header_faults(data)
         else:
             decode = libxc.decode_image_header if layer is Layer.IMAGE_HEADER else libxc.decode_domain_header
-            header = decode(data, self.offset)
+            header = decode(data, self._start)
             faults = libxc.list_header_faults(data)
         for fault in faults if self._judge.strict else ():
             self._judge.fault(
-                BadHeader(f"strict reading expects {fault}", offset=self.offset, record=header.NAME)
+                BadHeader(f"strict reading expects {fault}", offset=self._start, record=header.NAME)
             )
         return header
 
@@ -251,7 +200,7 @@ class StreamDecoder:
                 continue
             if record is not None:
                 self._head = None
-                self.offset = self._intake.offset
+                self._start = self._intake.offset
             return record
 
     def _read_head(self) -> _Head | None:
@@ -260,7 +209,7 @@ class StreamDecoder:
             return None
         layer = self.grammar.layer
         record_type, length = layout.RECORD_HEADER.unpack(data)
-        place = Place(self.offset, name_type(layer, record_type))
+        place = Place(self._start, name_type(layer, record_type))
         is_libxl = _is_libxl(layer, record_type)
         codec = libxl if is_libxl else libxc
         if layer is Layer.BACK_CHANNEL:
@@ -316,7 +265,7 @@ class StreamDecoder:
     def _close_body(self, body: PageDataReader) -> None:
         if body.done:
             self._body = self._head = None
-            self.offset = self._intake.offset
+            self._start = self._intake.offset
 
     def _judge_faults(self, faults: Iterator[str], place: Place) -> None:
         for fault in faults if self._judge.strict else ():
@@ -331,14 +280,14 @@ class StreamDecoder:
         if head is None:
             raise error
         size = layout.RECORD_HEADER.size + self._extra_header_bytes(head) + layout.padded(head.length)
-        self._skip = self.offset + size - self._intake.offset
+        self._skip = self._start + size - self._intake.offset
         self._head = self._body = None
 
     def _skip_on(self) -> bool:
         """Whether all of a bad record is passed over."""
         self._skip -= self._intake.skip(self._skip)
         if not self._skip:
-            self.offset = self._intake.offset
+            self._start = self._intake.offset
         return not self._skip
 
 

@@ -26,11 +26,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from replicator.errors import BadHeader, InvariantError, RecordOrder, WireError, require
+from replicator.errors import BadHeader, InvariantError, RecordOrder, require
 from replicator.wire.faults import Judge
 from replicator.wire.grammar import Grammar, Layer, StreamKind
 from replicator.wire.intake import Intake
-from replicator.wire.layout import Buffer, DomainType, EmulatorId, LibxcType
+from replicator.wire.item_decoder import ItemDecoder
+from replicator.wire.layout import DomainType, EmulatorId, LibxcType
 from replicator.wire.legacy import header
 from replicator.wire.legacy.bases import PageBases
 from replicator.wire.legacy.batches import BatchReader
@@ -68,7 +69,7 @@ _KINDS = (None, StreamKind.PLAIN, StreamKind.REMUS)
 _XEN_VERSION = (0, 1)
 
 
-class LegacyDecoder:
+class LegacyDecoder(ItemDecoder):
     """Decodes one legacy stream. After a WireError it raises that same error for ever.
 
     `kind` PLAIN: the first tail ends the stream; REMUS or None: unless its body said that it is the last one.
@@ -89,7 +90,7 @@ class LegacyDecoder:
         has_device_model: bool | None = None,
     ) -> None:
         require(sender_bits in (None, 32, 64), "a toolstack has 32 or 64 bits")
-        self._intake = intake or Intake()
+        super().__init__(intake)
         self._source = Source(self._intake, header.NAME)
         if kind not in _KINDS:
             raise BadHeader(
@@ -106,90 +107,34 @@ class LegacyDecoder:
         self.grammar = Grammar(kind, judge=judge)
         self.grammar.start(Layer.LIBXL_HEADER)
         self._steps = self._read_stream()
-        self._error: WireError | None = None
 
     @property
     def offset(self) -> int:
-        """Where the thing starts that is read now, or that comes next."""
         return self._source.offset
-
-    @property
-    def pending(self) -> int:
-        """Bytes fed and not yet part of a whole item."""
-        return self._intake.offset - self.offset + self._intake.pending
-
-    @property
-    def done(self) -> bool:
-        """The stream's last item was read."""
-        return self.grammar.layer is Layer.DONE
 
     @property
     def tmem_pages_dropped(self) -> int:
         """Pages of transcendent memory that were dropped, as `tmem` allows."""
         return self._tmem.pages_dropped
 
-    def feed(self, data: Buffer) -> Iterator[Item]:
-        """Take bytes at once; the iterator then decodes one item a step and raises WireError where they go
-        wrong. Items left in an iterator that was dropped come out of the next one. `data` may be changed once
-        the iterator is exhausted."""
-        if self._error is not None:
-            raise self._error
-        self._intake.add(data)
-        return self._drain()
-
-    def drain(self) -> Iterator[Item]:
-        """As `feed`, for bytes that are in the intake already."""
-        if self._error is not None:
-            raise self._error
-        return self._drain()
-
     @property
     def passable(self) -> int:
-        """Bytes that come next and may be passed over, as StreamDecoder has it."""
         if self._batches is None or not self._batches.missing_bytes or self.grammar.needs_pages:
             return 0
         return self._batches.missing_bytes
 
     def pass_over(self, size: int) -> None:
-        """These bytes, at most `passable`, are not fed."""
         if self._batches is not None and size:
             self._batches.pass_over(size)
-
-    @property
-    def held(self) -> bytes:
-        """What was fed and not handed out yet; it counts as passed over once something is."""
-        return self._intake.held
 
     def finish(self) -> Iterator[Item]:
         """The bytes are over: the items that only their end tells. The iterator raises TruncatedStream when the
         stream is not over."""
-        if self._error is not None:
-            raise self._error
+        self._raise_again()
         self._source.ended = True
         return self._drain()
 
-    def take_rest(self) -> bytes:
-        """Take the bytes behind the stream's end out of the decoder (after the iterator gave the last item)."""
-        return self._intake.take_rest()
-
-    def _drain(self) -> Iterator[Item]:
-        while True:
-            try:
-                item = self._next()
-            except WireError as error:
-                self._error = error
-                raise
-            if item is None:
-                self._intake.hold()
-                return
-            yield item
-
     def _next(self) -> Item | None:
-        """The next item, or None when there is none with the bytes that are here."""
-        if self.done:
-            if self._intake.pending:
-                raise RecordOrder("bytes behind the end of the stream", offset=self.offset)
-            return None
         item = next(self._steps, None)
         if item is not None:
             self._admit(item)
