@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server clang clang-format shellcheck
 
-.PHONY: test fast-test live-test lint native-test bench demo clean system-deps venv
+.PHONY: test fast-test live-test lint native-test fuzz bench demo clean system-deps venv
 
 test: venv
 	$(BIN)/python -m pytest tests
@@ -38,6 +38,20 @@ native-test: venv
 	  $(abspath $(SANITIZED_DIR))
 	$(SANITIZED) $(BIN)/python -m pytest $(NATIVE_TESTS) -p no:cacheprovider --capture=sys
 
+# Coverage-guided fuzzing of the formats: each driver in turn for its share of SECONDS, or only DRIVER. Inputs that
+# are worth keeping stay in the corpus for the next time, those that break something in the folder of crashes.
+SECONDS := 600
+DRIVER := $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
+FUZZ_DIR := build/fuzz
+
+fuzz: venv
+	$(BIN)/python tests/fuzz/seeds.py $(FUZZ_DIR)/seeds
+	mkdir -p $(FUZZ_DIR)/crashes $(addprefix $(FUZZ_DIR)/corpus/,$(DRIVER))
+	set -e; for driver in $(DRIVER); do echo "== $$driver"; \
+	  $(BIN)/python tests/fuzz/fuzz_$$driver.py $(FUZZ_DIR)/corpus/$$driver $(FUZZ_DIR)/seeds/$$driver \
+	    -max_total_time=$$(($(SECONDS) / $(words $(DRIVER)))) -dict=$(FUZZ_DIR)/seeds/dictionary \
+	    -artifact_prefix=$(FUZZ_DIR)/crashes/$$driver-; done
+
 bench: venv
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
@@ -46,7 +60,7 @@ venv: $(VENV)/ready
 $(VENV)/ready: pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 	./.ci/system-deps $(SYSTEM_PACKAGES)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev,fuzz]'
 	touch $@
 
 clean:

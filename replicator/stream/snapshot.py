@@ -2,13 +2,14 @@
 
 `SnapshotBuilder` takes the items of a decoder. Up to the first CHECKPOINT they count at once, as in a receiver:
 there is nothing to fall back to. From then on the records of a round are kept apart until the round is whole,
-so a stream that breaks off leaves its last whole checkpoint. Of records that come again the newest counts.
+so a stream that breaks off leaves its last whole checkpoint. Of records that come again the newest counts,
+of HVM parameters and xenstore keys the newest of each.
 """
 
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicator.errors import RecordTooLarge, TruncatedStream
 from replicator.limits import GUEST_STATE_BYTES_MAX
@@ -26,6 +27,7 @@ from replicator.wire.records import (
     End,
     Handshake,
     HvmContext,
+    HvmParam,
     HvmParams,
     Item,
     LibxcContext,
@@ -48,8 +50,6 @@ from replicator.wire.records import (
     record_name,
 )
 
-_VCPU = (VcpuBasic, VcpuExtended, VcpuXsave, VcpuMsrs)
-_TAIL = (TscInfo, SharedInfo, HvmParams, HvmContext, *_VCPU)
 #: The order in which the records of a tail are written; those of a vcpu stay together.
 _TAIL_ORDER = {
     kind: place
@@ -64,6 +64,8 @@ _VCPU_ORDER = {
     LibxcType.X86_PV_VCPU_MSRS: 3,
 }
 
+#: What ends a round.
+TailRecord = TscInfo | SharedInfo | HvmParams | HvmContext | VcpuBasic | VcpuExtended | VcpuXsave | VcpuMsrs
 #: What tells two records of a state apart: type and, of a vcpu's, its number.
 Key = tuple[LibxcType, int]
 
@@ -100,15 +102,27 @@ class GuestState:
                 self.static[record.TYPE] = record
             case P2mFrames():
                 self.p2m = record if self.p2m is None else self._grow_p2m(self.p2m, record)
-            case EmulatorXenstoreData() | EmulatorContext():
-                self._count(record, self.device_model.get(record.TYPE))
-                self.device_model[record.TYPE] = record
+            case EmulatorXenstoreData():
+                self._put_device_model(_add_entries(self.device_model.get(record.TYPE), record))
+            case EmulatorContext():
+                self._put_device_model(record)
+            case HvmParams():
+                self._put_tail(_add_params(self.tail.get((record.TYPE, 0)), record), 0)
             case VcpuBasic() | VcpuExtended() | VcpuXsave() if not record.blob:
                 pass  # senders of Xen 4.6 to 4.8 wrote such records; they say nothing
-            case _ if isinstance(record, _TAIL):
-                key = record.TYPE, record.vcpu_id if isinstance(record, _VCPU) else 0
-                self._count(record, self.tail.get(key))
-                self.tail[key] = record
+            case VcpuBasic() | VcpuExtended() | VcpuXsave() | VcpuMsrs():
+                self._put_tail(record, record.vcpu_id)
+            case TscInfo() | SharedInfo() | HvmContext():
+                self._put_tail(record, 0)
+
+    def _put_tail(self, record: TailRecord, number: int) -> None:
+        key = record.TYPE, number
+        self._count(record, self.tail.get(key))
+        self.tail[key] = record
+
+    def _put_device_model(self, record: EmulatorXenstoreData | EmulatorContext) -> None:
+        self._count(record, self.device_model.get(record.TYPE))
+        self.device_model[record.TYPE] = record
 
     def merge(self, later: GuestState) -> None:
         """Take what `later` has."""
@@ -143,10 +157,26 @@ class GuestState:
         return P2mFrames(start, end, frames)
 
 
+def _add_params(known: Record | None, record: HvmParams) -> HvmParams:
+    """Parameters count one by one, so a record need not have all of them: Xen's converter writes two."""
+    params = known.params if isinstance(known, HvmParams) else ()
+    return HvmParams(tuple(map(HvmParam._make, {**dict(params), **dict(record.params)}.items())))
+
+
+def _add_entries(known: object, record: EmulatorXenstoreData) -> EmulatorXenstoreData:
+    """So do the keys of xenstore."""
+    entries = known.entries if isinstance(known, EmulatorXenstoreData) else ()
+    return replace(record, entries=tuple({**dict(entries), **dict(record.entries)}.items()))
+
+
 def _blob_bytes(record: Record) -> int:
     match record:
         case VcpuMsrs():
             return len(record.msrs) * layout.VCPU_MSR.size
+        case HvmParams():
+            return len(record.params) * layout.HVM_PARAM.size
+        case EmulatorXenstoreData():
+            return sum(len(key) + len(value) for key, value in record.entries)
         case HvmContext() | EmulatorContext() | VcpuBasic() | VcpuExtended() | VcpuXsave():
             return len(record.blob)
         case _:

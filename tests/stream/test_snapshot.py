@@ -20,11 +20,14 @@ from replicator.stream.snapshot import GuestState, SnapshotBuilder
 from replicator.units import PAGE_SIZE
 from replicator.wire import StreamEncoder, StreamKind, decode_stream, encode_record, verify_stream
 from replicator.wire.any_decoder import AnyDecoder
-from replicator.wire.layout import DomainType, PageType
+from replicator.wire.layout import DomainType, LibxlType, PageType
 from replicator.wire.records import (
     CheckpointEnd,
+    EmulatorXenstoreData,
     End,
     HvmContext,
+    HvmParam,
+    HvmParams,
     LibxlEnd,
     P2mFrames,
     PageData,
@@ -160,6 +163,19 @@ def test_xalloc_makes_sure_that_there_is_a_page_and_keeps_its_content() -> None:
         8: (PageType.XALLOC, None),
         9: (PageType.XALLOC, None),
     }
+
+
+def test_parameters_and_keys_count_one_by_one() -> None:
+    """Xen's converter writes two records of parameters; a receiver sets those of both."""
+    state = GuestState()
+    for params in ({1: 10, 5: 50}, {5: 51, 33: 2}):
+        state.take(HvmParams(tuple(map(HvmParam._make, params.items()))))
+    assert state.ordered_tail() == [HvmParams((HvmParam(1, 10), HvmParam(5, 51), HvmParam(33, 2)))]
+    for entries in (((b"a", b"1"), (b"b", b"2")), ((b"b", b"3"),)):
+        state.take(EmulatorXenstoreData(2, 0, entries))
+    assert state.device_model[LibxlType.EMULATOR_XENSTORE_DATA] == EmulatorXenstoreData(
+        2, 0, ((b"a", b"1"), (b"b", b"3"))
+    )
 
 
 def test_lists_of_frames_grow_and_never_shrink() -> None:
