@@ -28,7 +28,7 @@ lint: venv
 # PYTHONSAFEPATH keeps this folder, whose package has the plain core, out of the module path.
 # A report of a sanitizer goes to the descriptor, which pytest may not capture: the process ends there.
 SANITIZED_DIR := build/sanitized
-NATIVE_TESTS := tests/memory
+NATIVE_TESTS := tests/memory $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py)
 SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0 \
   LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 

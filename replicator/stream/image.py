@@ -161,17 +161,6 @@ class GuestImage:
         data = os.pread(self._cells_file.fileno(), (end - first) * size, first * size)
         return data.ljust((end - first) * size, b"\0")
 
-    def clone(self) -> GuestImage:
-        """A copy of what is committed."""
-        other = GuestImage(self._cells, self._folder)
-        other.pfn_limit = self.pfn_limit
-        for first in range(0, self.pfn_limit, _SCAN_BYTES):
-            end = min(first + _SCAN_BYTES, self.pfn_limit)
-            other._kinds[first:end] = self._kinds[first:end]
-        for batch in self.batches():
-            other._write_cells(tables.with_data(batch.entries), batch.cells)
-        return other
-
     # Inside
 
     def _new_file(self) -> IO[bytes]:

@@ -59,19 +59,6 @@ def test_pages(before: Memory, first: Memory, second: Memory) -> None:
     assert report.differs == bool(one != other and report.same_pages < len(one | other))
 
 
-@given(memories)
-@settings(max_examples=20, deadline=None)
-def test_a_clone_is_the_same_and_stays_so(memory: Memory) -> None:
-    image = image_of(memory)
-    clone = image.clone()
-    assert not diff_guests((GuestState(), image), (GuestState(), clone)).differs
-    image.apply_table(
-        PageTable(array("Q", [0xD << 60 | 1]), tables.survey((0xD << 60 | 1).to_bytes(8, "little")), 0, 1, 0)
-    )
-    report = diff_guests((GuestState(), image), (GuestState(), clone))
-    assert report.differs == (memory.get(1, (PageType.XTAB, 0))[0] is not PageType.BROKEN)
-
-
 def test_records() -> None:
     first, second = GuestState(), GuestState()
     for record in (TscInfo(1, 2, 3, 4), HvmContext(b"abc"), VcpuBasic(1, b"x" * 2800)):

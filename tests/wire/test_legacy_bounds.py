@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -26,6 +24,7 @@ from legacy_maker import (
     word,
 )
 from legacy_reader import read
+from memory_peak import peak_below
 from wire_vectors import vcpu_context_64
 
 from replicator.errors import RecordTooLarge, TruncatedStream, WireError
@@ -37,17 +36,6 @@ MUTATIONS = 100
 HVM = word(16)
 BODY = HVM + batch([3], bytes(PAGE))
 END = chunk(-9) + chunk(0) + hvm_tail(b"context")
-
-
-@contextmanager
-def peak_below(limit: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < limit, f"peak of {peak} bytes, at most {limit} are allowed"
 
 
 def feed_much(decoder: LegacyDecoder, data: bytes, times: int) -> None:

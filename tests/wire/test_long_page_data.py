@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 
 import pytest
-from test_wire_bounds import peak_below
+from memory_peak import peak_below
 from wire_vectors import join
 
 from replicator.errors import BadRecord

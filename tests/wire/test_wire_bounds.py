@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import struct
-import tracemalloc
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
+from memory_peak import peak_below
 from wire_vectors import RecordDecoder, join
 
 from replicator.limits import RECORD_BYTES_MAX
@@ -18,17 +16,6 @@ from replicator.wire.records import PageData, StaticDataEnd
 HVM = "libxl_header libxc_context image_header_v3 domain_header_hvm static_data_end"
 PV = "libxl_header libxc_context image_header_v3 domain_header_pv x86_pv_info_64 static_data_end"
 MIB = 1 << 20
-
-
-@contextmanager
-def peak_below(limit: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < limit, f"peak of {peak} bytes, at most {limit} are allowed"
 
 
 def record(record_type: int, body: bytes) -> bytes:

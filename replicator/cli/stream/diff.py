@@ -9,14 +9,12 @@ from typing import Any
 
 import click
 
-from replicator.cli.stream.options import progress_of, reading_options, spool_option
-from replicator.stream.bases import bases_for
+from replicator.cli.stream.guest import read_guest
+from replicator.cli.stream.options import reading_options, spool_option
 from replicator.stream.diff import DiffReport, PfnRanges, diff_guests
 from replicator.stream.image import Digests, GuestImage
-from replicator.stream.restore_point import read_to_checkpoint
-from replicator.stream.snapshot import GuestState
-from replicator.stream.source import STDIN, Source
-from replicator.wire.any_decoder import AnyDecoder, ReadOptions
+from replicator.stream.source import STDIN
+from replicator.wire.any_decoder import ReadOptions
 
 DIFFERENT_EXIT_CODE = 12
 #: Runs of pfns that a line names.
@@ -50,25 +48,16 @@ def diff(
         raise click.UsageError("nothing to compare with: give IN2, or --checkpoint for one inside IN")
     if STDIN in (first, second) and second in (None, first):
         raise click.UsageError("standard input can be read only once: give a file")
-    one = _read(first, checkpoint, spool, reading)
-    other = _read(second or first, checkpoint2, spool, reading)
-    report = diff_guests(one, other)
+    images = GuestImage(Digests(), spool), GuestImage(Digests(), spool)
+    one = read_guest(first, images[0], checkpoint, spool, reading)
+    other = read_guest(second or first, images[1], checkpoint2, spool, reading)
+    report = diff_guests((one.state, images[0]), (other.state, images[1]))
     if as_json:
         click.echo(json.dumps(_as_json(report)))
     else:
         for line in _describe(report):
             click.echo(line)
     sys.exit(DIFFERENT_EXIT_CODE if report.differs else 0)
-
-
-def _read(
-    name: str, checkpoint: int | None, spool: str | None, reading: ReadOptions
-) -> tuple[GuestState, GuestImage]:
-    image = GuestImage(Digests(), spool)
-    with Source(name) as source, progress_of(source) as advance:
-        decoder = AnyDecoder(reading, bases=bases_for(source, reading, spool))
-        builder = read_to_checkpoint(source, decoder, image, checkpoint, advance=advance)
-    return builder.state, image
 
 
 def _parts(report: DiffReport) -> dict[str, PfnRanges]:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import click
 
-from replicator.cli.stream.options import (
-    checkpoint_option,
-    progress_of,
-    reading_options,
-    say,
-    spool_option,
-)
+from replicator.cli.stream.guest import read_guest
+from replicator.cli.stream.options import checkpoint_option, reading_options, say, spool_option
 from replicator.errors import ConfigError
-from replicator.stream.bases import bases_for
 from replicator.stream.image import GuestImage, Pages
-from replicator.stream.restore_point import read_to_checkpoint
 from replicator.stream.sink import STDOUT, Sink
 from replicator.stream.snapshot import GuestState
-from replicator.stream.source import Source
 from replicator.units import PAGE_SIZE
 from replicator.wire import layout
-from replicator.wire.any_decoder import AnyDecoder, ReadOptions
+from replicator.wire.any_decoder import ReadOptions
 from replicator.wire.layout import LibxlType
 from replicator.wire.records import EmulatorContext
 
@@ -49,13 +41,11 @@ def extract(
     if wanted.count(STDOUT) > 1:
         raise click.UsageError("only one part can go to standard output")
     image = GuestImage(Pages(), spool) if ram is not None else None
-    with Source(stream) as source, progress_of(source) as advance:
-        decoder = AnyDecoder(reading, bases=bases_for(source, reading, spool))
-        builder = read_to_checkpoint(source, decoder, image, checkpoint, advance=advance)
+    builder = read_guest(stream, image, checkpoint, spool, reading)
     if device_state is not None:
-        _write(device_state, _device_state(builder.state, source.name))
+        _write(device_state, _device_state(builder.state, stream))
     if config is not None:
-        _write(config, _config(builder.state, source.name))
+        _write(config, _config(builder.state, stream))
     if ram is not None and image is not None:
         _write_ram(ram, image)
 

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import click
 
-from replicator.cli.stream.options import (
-    checkpoint_option,
-    progress_of,
-    reading_options,
-    say,
-    spool_option,
-)
-from replicator.stream.bases import bases_for
+from replicator.cli.stream.guest import read_guest
+from replicator.cli.stream.options import checkpoint_option, reading_options, say, spool_option
 from replicator.stream.image import GuestImage, Pages
 from replicator.stream.plain import plain_items
-from replicator.stream.restore_point import read_to_checkpoint
 from replicator.stream.sink import Sink
-from replicator.stream.source import Source
-from replicator.wire.any_decoder import AnyDecoder, ReadOptions
+from replicator.wire.any_decoder import ReadOptions
 from replicator.wire.rewrite import Framing, Rewriter
 
 
@@ -44,13 +36,11 @@ def squash(
     """
     rewriter = Rewriter(Framing(to) if to else None, drop_device_model=drop_device_model)
     image = GuestImage(Pages(), spool)
-    with Source(stream) as source, progress_of(source) as advance:
-        decoder = AnyDecoder(reading, bases=bases_for(source, reading, spool))
-        builder = read_to_checkpoint(source, decoder, image, checkpoint, advance=advance)
+    builder = read_guest(stream, image, checkpoint, spool, reading)
     with Sink(out) as sink:
         for item in plain_items(builder.state, image):
             for data in rewriter.write(item):
                 sink.write(data)
         sink.commit()
     at = f"checkpoint {builder.checkpoints}" if builder.checkpoints else "the end"
-    say(f"{sink.name}: {sink.size} bytes, the guest at {at} of {source.name}")
+    say(f"{sink.name}: {sink.size} bytes, the guest at {at} of {stream}")
