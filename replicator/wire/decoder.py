@@ -185,7 +185,7 @@ class StreamDecoder(ItemDecoder):
 
     def _next_record(self) -> Item | None:
         """The next record or part of one, passing over bad ones that the judge lets pass."""
-        while True:
+        while not self.done:
             if self._skip and not self._skip_on():
                 return None
             head = self._head or self._read_head()
@@ -202,6 +202,7 @@ class StreamDecoder(ItemDecoder):
                 self._head = None
                 self._start = self._intake.offset
             return record
+        return None
 
     def _read_head(self) -> _Head | None:
         data = self._intake.take(layout.RECORD_HEADER.size)
@@ -282,6 +283,8 @@ class StreamDecoder(ItemDecoder):
         size = layout.RECORD_HEADER.size + self._extra_header_bytes(head) + layout.padded(head.length)
         self._skip = self._start + size - self._intake.offset
         self._head = self._body = None
+        # Of a body that was read whole nothing is left, and its record may have been the last.
+        self._skip_on()
 
     def _skip_on(self) -> bool:
         """Whether all of a bad record is passed over."""

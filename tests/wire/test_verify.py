@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from wire_vectors import join, load, load_stream, load_xl_header, patch
+from wire_vectors import EDX_64, join, load, load_stream, load_xl_header, patch, u64
 
 from replicator.errors import BadRecord, RecordOrder, RecordTooLarge, TruncatedStream
 from replicator.wire import StreamKind, verify_stream
@@ -51,6 +51,21 @@ def test_a_bad_record_is_passed_over() -> None:
         assert [p.error.record for p in report.problems] == ["PAGE_DATA", "PAGE_DATA", "HVM_PARAMS"]
         assert not any(problem.is_forgiven for problem in report.problems)
         assert report.is_complete
+
+
+@pytest.mark.parametrize("end", ["end libxl_end", "end", "checkpoint checkpoint_end", "checkpoint"])
+def test_what_a_bad_end_concludes_is_read_all_the_same(end: str) -> None:
+    """Its registers name a frame that the guest does not have; END and CHECKPOINT count, and so does what follows."""
+    libxl = "libxl_header libxc_context " if "libxl" in end or "checkpoint_end" in end else ""
+    start = libxl + "image_header_v3 domain_header_pv x86_pv_info_64 static_data_end x86_pv_p2m_frames_64 "
+    wrong = patch(load("x86_pv_vcpu_basic_64"), {16 + EDX_64: u64(0x5000)})
+    data = join(start + "page_data_pv x86_tsc_info shared_info") + wrong + join(end)
+    for size in (1, 100, len(data)):
+        report = examine([data[i : i + size] for i in range(0, len(data), size)])
+        assert ["start info frame 0x5000" in str(problem.error) for problem in report.problems] == [True]
+        assert report.cut is None
+        assert report.stream_bytes == len(data)
+        assert report.is_complete is ("checkpoint" not in end)
 
 
 def test_what_breaks_the_framing_ends_the_reading() -> None:
