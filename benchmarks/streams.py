@@ -43,7 +43,7 @@ memory = re.search("VmHWM:\\s*(\\d+)", open("/proc/self/status").read()).group(1
 os.write(answer, f"{{min(times)}} {{memory}}".encode())
 os._exit(0)
 """
-_OURS = "from replicator.stream.source import Source\nfrom replicator.wire.any_decoder import AnyDecoder, ReadOptions\n"
+_OURS = "from replicator.stream.source import Source\nfrom replicator.wire.any_decoder import ReadOptions\n"
 PROGRAMS = {
     "read": _TIMED.format(
         setup="fd = os.open(sys.argv[1], os.O_RDONLY); buffer = bytearray(1 << 20)",
@@ -65,10 +65,10 @@ PROGRAMS = {
     ),
     "convert": _TIMED.format(
         setup=_OURS + "from replicator.wire.rewrite import Rewriter\n"
-        "from replicator.stream.convert import Converter, convert_into\n"
+        "from replicator.stream.convert import Converter, convert_into, open_decoder\n"
         "from replicator.stream.sink import Sink",
-        work="    converter = Converter(AnyDecoder(), Rewriter())\n"
-        "    with Source(sys.argv[1]) as source, Sink(sys.argv[2]) as sink:\n"
+        work="    with Source(sys.argv[1]) as source, Sink(sys.argv[2]) as sink:\n"
+        "        converter = Converter(open_decoder(source, ReadOptions()), Rewriter())\n"
         "        convert_into(source, converter, sink)\n"
         "        sink.commit()",
     ),

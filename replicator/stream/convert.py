@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from replicator.errors import TruncatedStream
+from replicator.stream.bases import bases_for
 from replicator.stream.restore_point import Advance
 from replicator.stream.sink import Sink
 from replicator.stream.source import PIECE_BYTES, Source
-from replicator.wire.any_decoder import AnyDecoder
+from replicator.wire.any_decoder import AnyDecoder, ReadOptions
 from replicator.wire.layout import Buffer
 from replicator.wire.rewrite import Rewriter
 
@@ -18,6 +19,12 @@ from replicator.wire.rewrite import Rewriter
 _PIECE_BYTES: Final = 128 << 10
 #: Fewer bytes are read as fast as they are copied.
 _COPY_BYTES_MIN: Final = 64 << 10
+
+
+def open_decoder(source: Source, reading: ReadOptions, spool: str | None = None) -> AnyDecoder:
+    """The decoder of a source whose pages go out as they are. `spool`: see bases_for."""
+    look_back = source.look_back if source.is_file else None
+    return AnyDecoder(reading, bases=bases_for(source, reading, spool), look_back=look_back)
 
 
 class Converter:

@@ -24,6 +24,8 @@ class Source:
     def __init__(self, name: str) -> None:
         self.name = "standard input" if name == STDIN else name
         self._owned = name != STDIN
+        # Where passed bytes go; opened when there are some.
+        self._nowhere = -1
         try:
             self.fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC) if self._owned else sys.stdin.fileno()
             status = os.fstat(self.fd)
@@ -60,10 +62,11 @@ class Source:
     def pass_over(self, size: int) -> int:
         """Of a file: read up to `size` bytes without looking at them; how many there were. They are not copied,
         but what is not readable is an error all the same."""
+        if self._nowhere < 0:
+            self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         passed = 0
-        with open(os.devnull, "wb") as nowhere:
-            while passed < size and (moved := self._move(nowhere.fileno(), size - passed)):
-                passed += moved
+        while passed < size and (moved := self._move(self._nowhere, size - passed)):
+            passed += moved
         return passed
 
     def _move(self, out: int, count: int) -> int:
@@ -85,6 +88,8 @@ class Source:
         """Close it, unless it is the process' own standard input."""
         if self._owned:
             os.close(self.fd)
+        if self._nowhere >= 0:
+            os.close(self._nowhere)
 
     def __enter__(self) -> Self:
         return self

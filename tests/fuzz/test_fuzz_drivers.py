@@ -16,8 +16,8 @@ import pytest
 import seeds
 
 #: Inputs of each driver, the seeds included; as long as all of them take about the same time.
-RUNS = {"cuts": 1200, "snapshot": 900, "rewrite": 2000, "any": 2000, "legacy": 2000}
-RUNS_OTHERWISE = 5000
+RUNS = {"cuts": 2500, "snapshot": 3000, "rewrite": 4000, "any": 3000, "legacy": 4000}
+RUNS_OTHERWISE = 8000
 #: A driver that is slower stops there, and has passed.
 SECONDS_MAX = 9
 HERE = Path(__file__).parent

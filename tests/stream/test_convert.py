@@ -15,7 +15,7 @@ from legacy_reader import replay
 
 from replicator.errors import FileAccessError, UnknownMandatoryRecord
 from replicator.stream.bases import bases_for
-from replicator.stream.convert import Converter, convert_into
+from replicator.stream.convert import Converter, convert_into, open_decoder
 from replicator.stream.image import GuestImage, Pages
 from replicator.stream.restore_point import read_to_checkpoint
 from replicator.stream.sink import Sink
@@ -41,9 +41,7 @@ def made(shape: Shape, tmp_path: Path) -> tuple[LegacyStream, Path]:
 
 def convert(source: Source, out: Path, spool: str | None = None, rewriter: Rewriter | None = None) -> bytes:
     reading = ReadOptions()
-    converter = Converter(
-        AnyDecoder(reading, bases=bases_for(source, reading, spool)), rewriter or Rewriter()
-    )
+    converter = Converter(open_decoder(source, reading, spool), rewriter or Rewriter())
     with Sink(str(out)) as sink:
         convert_into(source, converter, sink)
         sink.commit()

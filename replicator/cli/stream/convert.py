@@ -12,14 +12,13 @@ import click
 
 from replicator.cli.stream.options import progress_of, reading_options, say, spool_option
 from replicator.errors import ConfigError
-from replicator.stream.bases import bases_for
-from replicator.stream.convert import Converter, convert_into
+from replicator.stream.convert import Converter, convert_into, open_decoder
 from replicator.stream.feeding import FeedReport, feed_child
 from replicator.stream.restore_point import Advance
 from replicator.stream.sink import Sink
 from replicator.stream.source import Source
 from replicator.wire import xl
-from replicator.wire.any_decoder import AnyDecoder, ReadOptions
+from replicator.wire.any_decoder import ReadOptions
 from replicator.wire.records import XlHeader
 from replicator.wire.rewrite import Framing, Rewriter
 
@@ -71,7 +70,7 @@ def convert(
         drop_device_model=drop_device_model,
     )
     with Source(stream) as source, progress_of(source) as advance:
-        converter = Converter(AnyDecoder(reading, bases=bases_for(source, reading, spool)), rewriter)
+        converter = Converter(open_decoder(source, reading, spool), rewriter)
         if receiver is not None:
             _feed(source, converter, _split(receiver), stall_timeout, advance)
         else:
