@@ -2,7 +2,7 @@
 
 A *fault* is what a receiver must forgive but a correct sender never writes: reserved fields and padding that
 are not zero, records in an unusual order, records without a meaning. A *bad record* is one whose body no
-receiver takes, though the framing around it is whole. All else ends every reading.
+receiver takes, though its length is one that its type may have. All else ends every reading.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from replicator.wire.records import (
     VcpuExtended,
     VcpuMsrs,
     VcpuXsave,
+    Verify,
 )
 
 _VCPU_ONLY_PV = {
@@ -90,6 +91,8 @@ class LibxcGrammar:
         #: One more than the highest pfn of an HVM guest; a PV guest names its own.
         self._pfn_limit = pfn_limit
         self._part = _Part.STATIC
+        # Behind VERIFY pages are compared, not stored: what they say makes no frame.
+        self._is_verifying = False
         # The last record was PAGE_DATA, so another one is right: streams consist of these.
         self._among_pages = False
         self._static_done = False
@@ -160,6 +163,8 @@ class LibxcGrammar:
                 self._pv.info = record
             case StaticDataEnd():
                 self._static_done = True
+            case Verify():
+                self._is_verifying = True
             case SharedInfo():
                 self._has_shared_info = True
             case HvmContext():
@@ -178,7 +183,8 @@ class LibxcGrammar:
         if survey.pfn_max > limit:
             raise place.bad(f"pfn {survey.pfn_max:#x}, the highest possible is {limit:#x}")
         if self._is_pv:
-            self._pv.note_table(table, place)
+            if not self._is_verifying:
+                self._pv.note_table(table, place)
         elif self._strict and survey.page_tables:
             self._judge.fault(
                 place.bad(f"{survey.page_tables} page tables, only a PV guest sends them (expected 0)")
@@ -193,7 +199,7 @@ class LibxcGrammar:
 
     def accept_run(self, run: PageRun) -> None:
         """Look at pages of a PAGE_DATA record, whose entries were accepted."""
-        if self.needs_pages:
+        if self.needs_pages and not self._is_verifying:
             self._pv.note_run(run)
 
     def _accept_p2m_frames(self, record: P2mFrames, place: Place) -> None:

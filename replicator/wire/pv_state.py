@@ -77,6 +77,10 @@ class PvState:
             raise place.bad(f"{len(record.frames)} frames instead of {last - first + 1}")
         if record.end_pfn > PFN_MAX:
             raise place.bad(f"end pfn {record.end_pfn:#x}, the highest possible is {PFN_MAX:#x}")
+        if first > len(self._p2m_frames):
+            # Else a few bytes would claim the largest guest there is.
+            known = len(self._p2m_frames) * per_page
+            raise place.bad(f"start pfn {record.start_pfn:#x} leaves a gap, the list has come to {known:#x}")
         self._p2m_frames.extend([0] * (last + 1 - len(self._p2m_frames)))
         self._p2m_frames[first : last + 1] = record.frames
         self._p2m_place = place

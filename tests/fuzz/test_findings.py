@@ -1,4 +1,4 @@
-"""What the fuzz drivers have found, as small as it could be made."""
+"""What fuzzing, and reading the code for it, has found, as small as it could be made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import FrameType
 
 from wire_vectors import join
 
+from replicator.limits import PFN_MAX
 from replicator.stream.snapshot import GuestState
 from replicator.wire.records import VcpuMsrs
 from replicator.wire.verify import examine
@@ -51,3 +52,19 @@ def test_the_state_of_many_vcpus_takes_linear_time() -> None:
         sys.setprofile(None)
     assert len(state.tail) == 8000
     assert calls < 20 * 8000
+
+
+PV = "libxl_header libxc_context image_header_v3 domain_header_pv x86_pv_info_64 static_data_end "
+
+
+def test_pages_that_are_only_compared_make_no_frames() -> None:
+    """Registers that name pages which first come behind VERIFY were taken, and the guest was none."""
+    names = PV + "x86_pv_p2m_frames_64 verify page_data_pv shared_info x86_pv_vcpu_basic_64 end libxl_end"
+    assert ["is absent" in str(problem.error) for problem in examine([join(names)]).problems] == [True]
+
+
+def test_a_p2m_list_has_no_gaps() -> None:
+    """112 bytes claimed a guest of 1 TiB, and the reader a quarter of a gigabyte."""
+    claim = struct.pack("<IIIIQ", 3, 16, PFN_MAX, PFN_MAX, 5)
+    (problem,) = examine([join(PV) + claim]).problems
+    assert "leaves a gap, the list has come to 0x0" in str(problem.error)
