@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "replicator"
 LAYERS = {
-    "errors": 0, "units": 0, "limits": 0, "_native": 0,
+    "errors": 0, "units": 0, "limits": 0, "clock": 0, "_native": 0,
     "wire": 1, "memory": 1,
     "engine": 2,
     "guests": 3, "link": 3, "output": 3, "arbiter": 3, "store": 3,
     "service": 4, "observe": 4, "stream": 4,
-    "cli": 5, "demo": 5,
+    "cli": 5, "demo": 5, "drill": 5, "sim": 5,
 }  # fmt: skip
 ADAPTERS = {name for name, layer in LAYERS.items() if layer == 3}
 IMPURE = {"asyncio", "os", "random", "select", "socket", "subprocess", "threading", "time", "zmq"}

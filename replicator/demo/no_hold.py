@@ -13,6 +13,7 @@ from replicator.engine.output import OutputMode
 from replicator.output.relay import Relay
 from replicator.service.config import load_config
 from replicator.service.daemon import Daemon, Options
+from replicator.service.platform import HostPlatform
 
 
 class LeakyRelay(Relay):
@@ -26,7 +27,8 @@ def main() -> None:
     config, events = Path(sys.argv[1]), Path(sys.argv[2])
 
     async def work() -> str:
-        return await Daemon(load_config(config), Options(events=events), make_relay=LeakyRelay).run_primary()
+        platform = HostPlatform(make_relay=LeakyRelay)
+        return await Daemon(load_config(config), Options(events=events), platform).run_primary()
 
     asyncio.run(work())
 

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -48,8 +48,15 @@ LISTENERS_MAX: Final = 8
 TURN_MESSAGES_MAX: Final = 512
 _WAKE_ENDPOINT: Final = "inproc://wake"
 
-OnAlive = Callable[[Heartbeat], None]
-OnSilent = Callable[[Heartbeat | None, int], None]
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatCallbacks:
+    #: What the next beat says; its `seq` does not matter.
+    local: Callable[[], Heartbeat]
+    #: The last beat of the peer, if there was one, and how many nanoseconds it has been silent.
+    on_silent: Callable[[Heartbeat | None, int], None]
+    on_alive: Callable[[Heartbeat], None]
+    on_refused: Callable[[PeerRefused | BadMessage], None] = lambda _: None
 
 
 class SilenceWatch:
@@ -99,10 +106,7 @@ class HeartbeatThread:
         *,
         interval_ms: int,
         misses: int,
-        local: Callable[[], Heartbeat],
-        on_silent: OnSilent,
-        on_alive: OnAlive,
-        on_refused: Callable[[PeerRefused | BadMessage], None] | None = None,
+        callbacks: HeartbeatCallbacks,
     ) -> None:
         if interval_ms < 1 or misses < 2:
             raise ConfigError(
@@ -110,10 +114,10 @@ class HeartbeatThread:
             )
         self._config = config
         self._interval_ns = interval_ms * NS_PER_MS
-        self._local = local
-        self._on_silent = on_silent
-        self._on_alive = on_alive
-        self._on_refused = on_refused or (lambda _: None)
+        self._local = callbacks.local
+        self._on_silent = callbacks.on_silent
+        self._on_alive = callbacks.on_alive
+        self._on_refused = callbacks.on_refused
         self._watch = SilenceWatch(self._interval_ns, misses)
         #: Newest beat of the peer; None before the first and after connect.
         self._last: Heartbeat | None = None

@@ -11,35 +11,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicator.arbiter.base import Lease
-from replicator.arbiter.keeper import LeaseDeadline, LeaseKeeper
+from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline
 from replicator.engine import events as ev
 from replicator.engine.output import Frame
 from replicator.engine.primary import PrimaryMachine
 from replicator.errors import GuestError, ReplicatorError
 from replicator.guests.base import Guest
 from replicator.link.base import BadMessage, LinkRefused, LinkUp, PeerRefused, Received
-from replicator.link.heartbeat import HeartbeatThread
-from replicator.link.zeromq import ZmqLink
+from replicator.link.heartbeat import HeartbeatCallbacks
 from replicator.memory.pages import GuestLayout
 from replicator.observe.journal import Journal
 from replicator.observe.status import Status
 from replicator.output.announce import AddressBook, build_announcement
-from replicator.output.base import RelayCallbacks
-from replicator.output.relay import Relay
+from replicator.output.base import OutputPort, RelayCallbacks
 from replicator.service import wiring
 from replicator.service.attached import attach_instead
 from replicator.service.config import DaemonConfig
-from replicator.service.control import ControlServer
 from replicator.service.epoch_writer import EpochWriter, Recorder
 from replicator.service.guest_kit import GuestKit
-from replicator.service.guest_network import GuestNetwork
 from replicator.service.operator import OperatorDesk
+from replicator.service.platform import HostPlatform, Platform
 from replicator.service.primary_role import PrimaryParts, PrimaryRole
 from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
@@ -77,45 +73,48 @@ class Daemon:
         self,
         config: DaemonConfig,
         options: Options | None = None,
-        *,
-        make_relay: Callable[..., Relay] = Relay,
+        platform: Platform | None = None,
     ) -> None:
         self._config = config
+        self._platform = platform = platform or HostPlatform()
+        self._clock = platform.clock
         self._options = options or Options()
-        self._kit: GuestKit = wiring.make_kit(config)
+        self._kit: GuestKit = platform.make_kit(config)
         if self._options.attach is not None:
             self._kit = attach_instead(self._kit, self._options.attach, self._options.attach_fast)
         link_config = wiring.make_link_config(config)
         self._peer = wiring.make_peer_address(config)
-        self._arbiter = wiring.make_arbiter(config, self._kit.name)
+        self._arbiter = platform.make_arbiter(config, self._kit.name)
         self._folder = StateFolder(config.state_dir)
         self._recorder = Recorder(self._options.record) if self._options.record is not None else None
         self._journal = Journal(self._options.events)
-        self._refusals = Refusals()
-        self._link = ZmqLink(link_config)
+        self._refusals = Refusals(self._clock.monotonic_ns)
+        self._link = platform.make_link(link_config)
         self._deadline = LeaseDeadline()
-        self._network = GuestNetwork(config, self._deadline, make_relay)
+        self._network = platform.make_network(config, self._deadline)
         self.desk = OperatorDesk(
             self._arbiter,
             has_arbiter=config.has_arbiter,
             find_role=lambda: self._role,
             show=self.status,
         )
-        self._control = ControlServer(config.state_dir, self.desk.answer)
+        self._control = platform.make_control(config.state_dir, self.desk.answer)
         self._role: Role | None = None
         self._standby: StandbyKeeper | None = None
         #: Until there is a role, nothing is read from the link.
         self._has_role = asyncio.Event()
         self._next: PrimaryRole | None = None
-        self._tick_ns = time.monotonic_ns()
-        self._heartbeat = HeartbeatThread(
+        self._tick_ns = self._clock.monotonic_ns()
+        self._heartbeat = platform.make_heartbeats(
             link_config,
             interval_ms=config.heartbeat.interval_ms,
             misses=config.heartbeat.misses,
-            local=lambda: make_beat(self._role, config.node.name, time.monotonic_ns() - self._tick_ns),
-            on_silent=lambda _, __: self._post(ev.PeerSilent()),
-            on_alive=lambda _: self._post(ev.PeerSpoke()),
-            on_refused=self._refusals.note,
+            callbacks=HeartbeatCallbacks(
+                local=lambda: make_beat(self._role, config.node.name, self._tick_age_ns()),
+                on_silent=lambda _, __: self._post(ev.PeerSilent()),
+                on_alive=lambda _: self._post(ev.PeerSpoke()),
+                on_refused=self._refusals.note,
+            ),
         )
 
     def status(self) -> Status:
@@ -163,7 +162,7 @@ class Daemon:
                     raise
 
             parts = SecondaryParts(
-                self._config.node.name, identity, store, self._link, self._arbiter, activate
+                self._config.node.name, identity, store, self._link, self._arbiter, activate, self._clock
             )
             role = SecondaryRole(parts, has_arbiter=self._config.has_arbiter)
             self._take_role(role)
@@ -178,7 +177,8 @@ class Daemon:
             return await self._serve_primary(self._next)
 
     def _open_store(self, ram_bytes: int, layout: GuestLayout) -> ReplicaStore:
-        store = ReplicaStore(self._folder.replica_dir, ram_bytes, layout, self._config.epoch.staging_bytes)
+        staging_bytes = self._config.epoch.staging_bytes
+        store = self._platform.make_store(self._folder.replica_dir, ram_bytes, layout, staging_bytes)
         recovery = store.recover()
         _LOG.info("replica: %s %s", recovery.outcome.value, recovery.reason)
         return store
@@ -194,14 +194,14 @@ class Daemon:
         asyncio.get_running_loop().call_later(beat.interval_ms * (beat.misses + 2) / 1000, check)
 
     async def _start_promoted(
-        self, guest: Guest, keeper: LeaseKeeper, frames: list[Frame], books: Sequence[AddressBook]
+        self, guest: Guest, keeper: Keeper, frames: list[Frame], books: Sequence[AddressBook]
     ) -> None:
         for frame in frames:
             if frame.nic < len(books):
                 books[frame.nic].learn_input(frame.data)
         relay = self._open_network(guest, frames)
         try:
-            if not keeper.lease.is_live():
+            if self._clock.boottime_ns() >= self._deadline.deadline_ns:
                 raise GuestError("the lease ended before the guest could run")
             await guest.resume()
         except GuestError:
@@ -224,7 +224,7 @@ class Daemon:
         self._role = role
         self._has_role.set()
 
-    def _open_network(self, guest: Guest, replay: Sequence[Frame]) -> Relay:
+    def _open_network(self, guest: Guest, replay: Sequence[Frame]) -> OutputPort:
         callbacks = RelayCallbacks(
             on_input=self._mirror_input,
             on_hold_full=lambda: self._post(ev.EpochDue()),
@@ -237,7 +237,7 @@ class Daemon:
         if isinstance(self._role, PrimaryRole):
             self._role.on_input(first_seq, frames)
 
-    def _make_primary(self, guest: Guest, relay: Relay, keeper: LeaseKeeper) -> PrimaryRole:
+    def _make_primary(self, guest: Guest, relay: OutputPort, keeper: Keeper) -> PrimaryRole:
         settings = wiring.make_primary_settings(self._config, promoted=isinstance(self._role, SecondaryRole))
         parts = PrimaryParts(
             self._config.node.name,
@@ -250,24 +250,26 @@ class Daemon:
             self._deadline,
             EpochWriter(self._link, self._config.epoch.staging_bytes, self._recorder),
             may_discard=self._options.discard_replica,
+            clock=self._clock,
         )
         return PrimaryRole(PrimaryMachine(settings), parts)
 
-    def _keep(self, lease: Lease) -> LeaseKeeper:
-        keeper = LeaseKeeper(
-            self._arbiter,
-            lease,
-            self._deadline,
+    def _keep(self, lease: Lease) -> Keeper:
+        callbacks = LeaseCallbacks(
             progress=self._makes_progress,
             on_lapsed=lambda error: self._post(ev.LeaseLapsed(str(error))),
             on_regained=lambda _: self._post(ev.LeaseRegained()),
             on_lost=lambda error: self._post(ev.LeaseTaken(str(error))),
         )
+        keeper = self._platform.make_keeper(self._arbiter, lease, self._deadline, callbacks)
         keeper.start()
         return keeper
 
     def _makes_progress(self) -> bool:
-        return time.monotonic_ns() - self._tick_ns < self._arbiter.ttl_ms * NS_PER_MS
+        return self._tick_age_ns() < self._arbiter.ttl_ms * NS_PER_MS
+
+    def _tick_age_ns(self) -> int:
+        return self._clock.monotonic_ns() - self._tick_ns
 
     # What runs beside the role.
 
@@ -315,7 +317,7 @@ class Daemon:
     async def _keep_ticking(self) -> None:
         """Proof for the lease keeper and the peer that this loop runs."""
         while True:
-            self._tick_ns = time.monotonic_ns()
+            self._tick_ns = self._clock.monotonic_ns()
             await asyncio.sleep(self._arbiter.ttl_ms / 8000)
 
     async def _dispatch(self) -> None:

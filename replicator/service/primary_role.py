@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from replicator.arbiter.base import Arbiter, boottime_ns
-from replicator.arbiter.keeper import LeaseDeadline, LeaseKeeper
+from replicator.arbiter.base import Arbiter
+from replicator.arbiter.keeper import Keeper, LeaseDeadline
+from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.output import Frame, OutputMode
@@ -53,11 +53,12 @@ class PrimaryParts:
     link: Link
     peer: PeerAddress
     arbiter: Arbiter
-    keeper: LeaseKeeper
+    keeper: Keeper
     deadline: LeaseDeadline
     writer: EpochWriter
     secondary_node: str = ""
     may_discard: bool = False
+    clock: Clock = SYSTEM_CLOCK
 
 
 class PrimaryRole:
@@ -66,7 +67,8 @@ class PrimaryRole:
     def __init__(self, machine: PrimaryMachine, parts: PrimaryParts) -> None:
         self.machine = machine
         self.parts = parts
-        self.samples = EpochSamples()
+        self._clock = parts.clock
+        self.samples = EpochSamples(parts.clock)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ledger = OwedLedger(parts.guest.ram.layout)
         self._scanning = asyncio.Lock()
@@ -120,7 +122,7 @@ class PrimaryRole:
 
     def post(self, event: ev.Event) -> None:
         """Handle one event. Only in the event loop's thread."""
-        for effect in self.machine.handle(event, time.monotonic_ns()):
+        for effect in self.machine.handle(event, self._clock.monotonic_ns()):
             self._actions[type(effect)](effect)
 
     def post_threadsafe(self, event: ev.Event) -> None:
@@ -147,7 +149,7 @@ class PrimaryRole:
             else:
                 self.post(ev.PeerRefused(message.refusal, message.detail))
         elif isinstance(message, wire.Ack):
-            self.samples.note_acked(message.epoch, time.monotonic_ns())
+            self.samples.note_acked(message.epoch, self._clock.monotonic_ns())
             self.post(ev.EpochAcked(message.session, Epoch(message.epoch), message.digest))
         elif isinstance(message, wire.Abort) and message.session == self._session:
             self.post(ev.EpochRefused(Epoch(message.epoch), message.detail))
@@ -184,7 +186,7 @@ class PrimaryRole:
 
     def _arm(self, effect: fx.ArmTimer) -> None:
         self._cancel(effect.timer)
-        delay_s = max(0, effect.at_ns - time.monotonic_ns()) / 1e9
+        delay_s = max(0, effect.at_ns - self._clock.monotonic_ns()) / 1e9
         self._timers[effect.timer] = self._loop.call_later(delay_s, self.post, _TIMER_EVENTS[effect.timer]())
 
     def _cancel(self, timer: fx.Timer) -> None:
@@ -262,7 +264,7 @@ class PrimaryRole:
         try:
             relay.hold_input()
             relay.quiesce_input(QUIESCE_S)
-            self._paused_ns = time.monotonic_ns()
+            self._paused_ns = self._clock.monotonic_ns()
             await guest.pause()
             mark = relay.drain_and_mark(effect.epoch)
             if effect.hold:
@@ -304,19 +306,19 @@ class PrimaryRole:
         except GuestError as error:
             self.post(ev.GuestEnded(str(error), died=True))
             return
-        self.samples.note_paused(epoch, self._paused_ns, time.monotonic_ns())
+        self.samples.note_paused(epoch, self._paused_ns, self._clock.monotonic_ns())
         self.parts.relay.resume_input()
         self.post(ev.GuestResumed(Epoch(epoch)))
 
     def _may_run(self) -> bool:
-        return boottime_ns() < self.parts.deadline.deadline_ns
+        return self._clock.boottime_ns() < self.parts.deadline.deadline_ns
 
     def _send_epoch(self, effect: fx.SendEpoch) -> None:
         outgoing = self._epochs.pop(effect.epoch)
         self._ledger.close(effect.epoch)
         sealed = outgoing.seal(self._device_state)
         self.post(ev.EpochSealed(effect.epoch, sealed.digest))
-        self.samples.note_sealed(effect.epoch, sealed.size, time.monotonic_ns())
+        self.samples.note_sealed(effect.epoch, sealed.size, self._clock.monotonic_ns())
         self._spawn(self._send(outgoing, sealed, self._input_seq.pop(effect.epoch)))
 
     async def _send(self, outgoing: OutgoingEpoch, sealed: Sealed, input_seq: int) -> None:

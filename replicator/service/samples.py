@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 
+from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.observe.status import EpochStats, Progress, percentiles
 from replicator.units import NS_PER_MS, NS_PER_S
 
@@ -14,7 +14,8 @@ WINDOW = 1024
 class EpochSamples:
     """Times are CLOCK_MONOTONIC nanoseconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._pauses_ms: deque[float] = deque(maxlen=WINDOW)
         self._commits_ms: deque[float] = deque(maxlen=WINDOW)
         self._pages: deque[float] = deque(maxlen=WINDOW)
@@ -31,7 +32,7 @@ class EpochSamples:
     def restart_sync(self) -> None:
         """A new session with the secondary: what counts as the first copy begins."""
         self._pages_synced = self._pages_to_sync = 0
-        self._sync_began_ns = time.monotonic_ns()
+        self._sync_began_ns = self._clock.monotonic_ns()
 
     def note_owed(self, pages: int) -> None:
         """So many are to be copied next, beside those that were."""
@@ -59,7 +60,7 @@ class EpochSamples:
 
     def progress(self) -> Progress:
         done = min(self._pages_synced, self._pages_to_sync)
-        elapsed_s = (time.monotonic_ns() - self._sync_began_ns) / NS_PER_S
+        elapsed_s = (self._clock.monotonic_ns() - self._sync_began_ns) / NS_PER_S
         return Progress(done, self._pages_to_sync, elapsed_s)
 
     def stats(self) -> EpochStats:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from replicator.arbiter.base import Arbiter, Lease, TakeOverRefused
+from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.output import Frame, InputLog
@@ -41,6 +41,7 @@ class SecondaryParts:
     arbiter: Arbiter
     #: Loads the device state and runs the guest under the lease; True when it runs.
     activate: Callable[[Lease, bytes, list[Frame]], Awaitable[None]]
+    clock: Clock = SYSTEM_CLOCK
 
 
 class SecondaryRole:
@@ -89,7 +90,7 @@ class SecondaryRole:
     async def _handle(self, event: ev.Event) -> None:
         pending = [event]
         while pending:
-            for effect in self.machine.handle(pending.pop(0), time.monotonic_ns()):
+            for effect in self.machine.handle(pending.pop(0), self.parts.clock.monotonic_ns()):
                 follow_up = await self._actions[type(effect)](effect)
                 if follow_up is not None:
                     pending.append(follow_up)
@@ -208,7 +209,7 @@ class SecondaryRole:
 
     async def _arm(self, effect: fx.ArmTimer) -> None:
         await self._cancel(effect)
-        delay_s = max(0, effect.at_ns - time.monotonic_ns()) / 1e9
+        delay_s = max(0, effect.at_ns - self.parts.clock.monotonic_ns()) / 1e9
         self._retry = self._loop.call_later(delay_s, self._post, ev.RetryDue())
 
     async def _cancel(self, _: fx.Effect) -> None:

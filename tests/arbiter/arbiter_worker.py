@@ -13,7 +13,7 @@ import signal
 import sys
 
 from replicator.arbiter.base import Arbiter, Lease, boottime_ns
-from replicator.arbiter.keeper import LeaseDeadline, LeaseKeeper
+from replicator.arbiter.keeper import LeaseCallbacks, LeaseDeadline, LeaseKeeper
 from replicator.arbiter.open import open_arbiter
 from replicator.errors import ReplicatorError
 
@@ -82,7 +82,9 @@ class Side:
 
     def do_keep(self, node: str) -> None:
         lease = self.arbiter.acquire(node)
-        keeper = LeaseKeeper(self.arbiter, lease, self.deadline, on_lost=lambda _: self._lose())
+        keeper = LeaseKeeper(
+            self.arbiter, lease, self.deadline, LeaseCallbacks(on_lost=lambda _: self._lose())
+        )
         keeper.start()
 
     def do_speak(self) -> str:

@@ -16,7 +16,7 @@ from arbiter_tools import TIMEOUT_S, MemoryBench, Worker, wait_until
 
 from replicator.arbiter.base import Lease, boottime_ns
 from replicator.arbiter.file import FileArbiter
-from replicator.arbiter.keeper import LeaseDeadline, LeaseKeeper
+from replicator.arbiter.keeper import LeaseCallbacks, LeaseDeadline, LeaseKeeper
 from replicator.arbiter.memory import MemoryArbiter
 from replicator.errors import ArbiterError, LeaseLost
 
@@ -66,7 +66,9 @@ class Side:
             "on_lost": lambda error: self.told.put(("lost", error)),
             **options,
         }
-        self.keeper = LeaseKeeper(self.link, self.link.acquire("a"), self.deadline, **callbacks)
+        self.keeper = LeaseKeeper(
+            self.link, self.link.acquire("a"), self.deadline, LeaseCallbacks(**callbacks)
+        )
 
     def may_speak(self) -> bool:
         return boottime_ns() < self.deadline.deadline_ns

@@ -23,7 +23,7 @@ from replicator.link import (
     PeerAddress,
     PeerRefused,
 )
-from replicator.link.heartbeat import SilenceWatch
+from replicator.link.heartbeat import HeartbeatCallbacks, SilenceWatch
 from replicator.wire.session import Heartbeat
 
 WAIT_S = 10.0
@@ -77,10 +77,12 @@ class Beats:
             LinkConfig(node, "127.0.0.1", heartbeat_port=port, keys=keys),
             interval_ms=20,
             misses=misses,
-            local=lambda: Heartbeat(node, "primary", 1, 1, self.progress, 0, 0),
-            on_silent=lambda last, ns: self.reports.put(("silent", (last, ns))),
-            on_alive=lambda beat: self.reports.put(("alive", beat)),
-            on_refused=lambda why: self.reports.put(("refused", why)),
+            callbacks=HeartbeatCallbacks(
+                local=lambda: Heartbeat(node, "primary", 1, 1, self.progress, 0, 0),
+                on_silent=lambda last, ns: self.reports.put(("silent", (last, ns))),
+                on_alive=lambda beat: self.reports.put(("alive", beat)),
+                on_refused=lambda why: self.reports.put(("refused", why)),
+            ),
         )
         self.keys = keys
 
@@ -258,8 +260,8 @@ def test_numbers_that_cannot_work_are_refused() -> None:
         with pytest.raises(ConfigError, match="misses"):
             HeartbeatThread(
                 LinkConfig("host-a", "127.0.0.1"),
-                local=lambda: replace(beat),
-                on_silent=lambda *_: None,
-                on_alive=lambda _: None,
+                callbacks=HeartbeatCallbacks(
+                    local=lambda: replace(beat), on_silent=lambda *_: None, on_alive=lambda _: None
+                ),
                 **wrong,
             )
