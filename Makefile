@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server clang clang-format shellcheck
+SYSTEM_PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server clang clang-format libclang-rt-dev shellcheck
 
-.PHONY: test fast-test live-test lint native-test fuzz bench demo clean system-deps venv
+.PHONY: test fast-test live-test lint native-test fuzz native-fuzz soak bench demo clean system-deps venv
 
 test: venv
 	$(BIN)/python -m pytest tests
@@ -22,14 +22,16 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	clang-format --dry-run -Werror native/*.c native/*.h
+	clang-format --dry-run -Werror native/*.[ch] native/fuzz/*.[ch]
 	shellcheck .ci/run .ci/system-deps
 
 # PYTHONSAFEPATH keeps this folder, whose package has the plain core, out of the module path.
-# A report of a sanitizer goes to the descriptor, which pytest may not capture: the process ends there.
+# A report of a sanitizer goes to the descriptor, which pytest may not capture: the process ends there. The runtime
+# need not come first in the list of libraries: in a guest's process our preload library does.
 SANITIZED_DIR := build/sanitized
-NATIVE_TESTS := tests/memory $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py)
-SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0 \
+NATIVE_TESTS := tests/memory $(addprefix tests/native/test_,entry_places.py own_uffd.py) \
+  $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py)
+SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \
   LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 
 native-test: venv
@@ -51,6 +53,25 @@ fuzz: venv
 	  $(BIN)/python tests/fuzz/fuzz_$$driver.py $(FUZZ_DIR)/corpus/$$driver $(FUZZ_DIR)/seeds/$$driver \
 	    -max_total_time=$$(($(SECONDS) / $(words $(DRIVER)))) -dict=$(FUZZ_DIR)/seeds/dictionary \
 	    -artifact_prefix=$(FUZZ_DIR)/crashes/$$driver-; done
+
+# The same of the native core, in C by libFuzzer: each of its drivers compares with an oracle.
+NATIVE_FUZZ_DIR := build/fuzz-native
+NATIVE_DRIVER = $(if $(filter command line,$(origin DRIVER)),$(DRIVER),$(patsubst native/fuzz/fuzz_%.c,%,$(wildcard native/fuzz/fuzz_*.c)))
+
+native-fuzz: venv
+	$(BIN)/python native/fuzz/build_fuzzers.py $(NATIVE_FUZZ_DIR)/drivers $(NATIVE_DRIVER)
+	$(BIN)/python native/fuzz/native_seeds.py $(NATIVE_FUZZ_DIR)/seeds
+	mkdir -p $(NATIVE_FUZZ_DIR)/crashes $(addprefix $(NATIVE_FUZZ_DIR)/corpus/,$(NATIVE_DRIVER))
+	set -e; for driver in $(NATIVE_DRIVER); do echo "== $$driver"; \
+	  $(NATIVE_FUZZ_DIR)/drivers/$$driver $(NATIVE_FUZZ_DIR)/corpus/$$driver $(NATIVE_FUZZ_DIR)/seeds/$$driver \
+	    -max_total_time=$$(($(SECONDS) / $(words $(NATIVE_DRIVER)))) -print_final_stats=1 \
+	    -artifact_prefix=$(NATIVE_FUZZ_DIR)/crashes/$$driver-; done
+
+# A real pair around a real VM, whose hosts die again and again: nothing may grow, nothing may be left behind.
+MINUTES := 10
+
+soak: venv
+	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) --json build/soak.json
 
 bench: venv
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -30,8 +30,6 @@ int rp_bitmap_create(uint64_t bits, struct rp_bitmap **bitmap_ret)
 
 void rp_bitmap_destroy(struct rp_bitmap *bitmap) { free(bitmap); }
 
-uint64_t rp_bitmap_bits(const struct rp_bitmap *bitmap) { return bitmap->bits; }
-
 uint64_t *rp_bitmap_words(struct rp_bitmap *bitmap) { return bitmap->words; }
 
 uint64_t rp_bitmap_count(const struct rp_bitmap *bitmap)

@@ -10,7 +10,6 @@ struct rp_bitmap;
 int rp_bitmap_create(uint64_t bits, struct rp_bitmap **bitmap_ret);
 void rp_bitmap_destroy(struct rp_bitmap *bitmap);
 
-uint64_t rp_bitmap_bits(const struct rp_bitmap *bitmap);
 uint64_t *rp_bitmap_words(struct rp_bitmap *bitmap);
 uint64_t rp_bitmap_count(const struct rp_bitmap *bitmap);
 

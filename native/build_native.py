@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ SOURCES = (
 )
 #: For every Python 3: cffi's C code keeps to the limited API.
 MODULE = "_native.abi3.so"
+#: What LD_PRELOAD brings into a guest's process; no Python module, only found like one.
+PRELOAD_SOURCE = "preload.c"
+PRELOAD_MODULE = "_preload.abi3.so"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 CFLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden"]
 
@@ -64,14 +68,21 @@ def build_into(folder: Path, flags: Sequence[str] = ()) -> None:
 
 
 def build_sanitized(folder: Path) -> None:
-    """A package `replicator` in `folder` that is this one but for its native core, which checks itself."""
+    """A package `replicator` in `folder` that is this one but for its native parts, which check themselves."""
     package = folder / "replicator"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
     for entry in (ROOT / "replicator").iterdir():
-        if not entry.name.startswith("_native."):
+        if not entry.name.startswith(("_native.", "_preload.")):
             (package / entry.name).symlink_to(entry)
     build_into(package, SANITIZERS)
+    build_preload(package / PRELOAD_MODULE, SANITIZERS)
+
+
+def build_preload(target: Path, flags: Sequence[str]) -> None:
+    """The preload library alone. CalledProcessError when it does not compile."""
+    source = str(NATIVE / PRELOAD_SOURCE)
+    subprocess.run(["cc", *CFLAGS, *flags, "-shared", "-fPIC", source, "-o", str(target)], check=True)
 
 
 def main() -> None:

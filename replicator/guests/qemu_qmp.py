@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
+from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from replicator.errors import GuestError, require
 from replicator.guests.qemu_process import set_done
@@ -37,8 +37,10 @@ class QmpSession:
 
     def __init__(self, name: str) -> None:
         self._client = QMPClient(name)
-        self._listener = EventListener(names=GUEST_EVENTS)
-        self._client.register_listener(self._listener)
+        # The client's own listener, and no other beside it: that one cannot be removed, hears everything until it is
+        # given names, and would keep the STOP and RESUME of each epoch for as long as the guest lives.
+        self._listener = self._client.events
+        self._listener.names.update(GUEST_EVENTS)
 
     async def open(self, address: Path | socket.socket) -> None:
         """Connect and agree on the protocol. A socket given is the session's from now on."""
