@@ -132,6 +132,12 @@ class FileAccessError(ReplicatorError):
     exit_code = 14
 
 
+class DrillFailed(ReplicatorError):
+    """A drill has shown that the pair does not do what it must."""
+
+    exit_code = 15
+
+
 class InvariantError(Exception):
     """Our own bug. Outside the tree: nothing may catch it as an expected failure."""
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from replicator.demo.promises import Report
+from replicator.observe.journal import ROUTINE
 from replicator.units import NS_PER_MS, NS_PER_S
 
 KILLED = "killed"
@@ -31,7 +32,7 @@ INCREMENTS_BEFORE_KILL_MIN = 1_000
 INCREMENTS_AFTER_KILL_MIN = 500
 EPOCHS_BEFORE_KILL_MIN = 100
 #: Said often; the timeline keeps the interesting rest.
-NOISE = frozenset({"progress", "report"})
+NOISE = frozenset({"progress", "report"}) | ROUTINE
 KEPT_EXIT_CODE, BROKEN_EXIT_CODE = 0, 1
 
 

@@ -224,9 +224,13 @@ class PrimaryMachine:
     # Epochs.
 
     def _on_guest_paused(self, event: ev.GuestPaused, _: int) -> list[Effect]:
-        if self.pipeline.running and self.pipeline.hold:
+        if self.pipeline.hold:
+            # The runner holds from this barrier on, even if nobody waits for this epoch any more.
             self._passing = False
-        return self.pipeline.handle_paused(event)
+        effects = self.pipeline.handle_paused(event)
+        if not self.pipeline.running and self.bar is Bar.BARRED:
+            return [*self._pass_output(), *effects]
+        return effects
 
     def _on_guest_resumed(self, event: ev.GuestResumed, now_ns: int) -> list[Effect]:
         was_flying = bool(self.pipeline.in_flight)
@@ -287,7 +291,10 @@ class PrimaryMachine:
 
     def _on_alone_granted(self, _: ev.AloneGranted, now_ns: int) -> list[Effect]:
         self.bar = Bar.BARRED
-        effects: list[Effect] = [fx.CancelTimer(Timer.RETRY), fx.CancelTimer(Timer.ACK)]
+        effects: list[Effect] = [fx.CancelTimer(Timer.RETRY)]
+        if self.link is Link.DOWN:
+            # In the other states it watches over the peer's next answer.
+            effects.append(fx.CancelTimer(Timer.ACK))
         if self.link is not Link.READY:
             effects += self._pass_output()
         if self._waiting_for is not None and self.link is Link.GREETING:
@@ -334,13 +341,12 @@ class PrimaryMachine:
         if self.life is not Life.FROZEN:
             return []
         self.life, self.trouble = Life.RUNNING, ""
-        if self.pipeline.guest_paused:
-            return self.pipeline.retry_resume()
-        effects: list[Effect] = [fx.ThawGuest()]
+        paused = self.pipeline.guest_paused
+        effects: list[Effect] = self.pipeline.retry_resume() if paused else [fx.ThawGuest()]
         if self._waiting_for is not None and self.link is Link.READY:
             base, self._waiting_for = self._waiting_for, None
             return [*effects, *self.pipeline.start(base, now_ns)]
-        return [*effects, *self.pipeline.handle_due(now_ns)]
+        return effects if paused else [*effects, *self.pipeline.handle_due(now_ns)]
 
     def _on_lease_taken(self, event: ev.LeaseTaken, _: int) -> list[Effect]:
         return self._fence(event.reason)

@@ -8,7 +8,8 @@ is a machine that waits beside its RAM file and becomes a `Guest` once. Rules ev
 2. `scan_dirty` reports every page written since the previous scan, at least once; the first scan reports all pages.
    A page reported though unchanged costs time, a page left out costs the guest.
 3. `activate` leaves the guest loaded and paused. The caller checks its lease and only then calls `resume`.
-4. Nothing here decides anything: errors are `GuestError`, what happens to the guest by itself is a `GuestEvent`.
+4. `pause`, `resume` and `save_device_state` are called one at a time; the caller waits for each.
+5. Nothing here decides anything: errors are `GuestError`, what happens to the guest by itself is a `GuestEvent`.
 
 This layer does not know about epochs, leases or the link.
 """

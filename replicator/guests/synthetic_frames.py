@@ -5,8 +5,10 @@ EtherType 0x88b5 (IEEE 802, local experiments). A request's payload starts with 
 
     u64 sequence number of the request, u64 counter after it, u64 step, u64 boots        (big endian)
 
-The counter grows with each request executed, so a client sees a lost, repeated or undone one. A beacon is an
-unasked reply to broadcast with sequence number BEACON_SEQUENCE.
+The counter grows with each request executed, so a client sees a lost, repeated or undone one. A network may deliver
+a frame twice: with ONCE_FLAG in its sequence number a request is answered as often, and executed only if it is newer
+than every such one before. With WORK_FLAG it asks for work instead of being counted: so many steps as its low 32 bits
+say, before the reply. A beacon is an unasked reply to broadcast with sequence number BEACON_SEQUENCE.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import NamedTuple
 ETHERTYPE_SERVICE = 0x88B5
 UDP_SERVICE_PORT = 7
 BEACON_SEQUENCE = (1 << 64) - 1
+WORK_FLAG = 1 << 63
+ONCE_FLAG = 1 << 62
 BROADCAST = b"\xff" * 6
 
 _ETHERTYPE_IPV4 = 0x0800
@@ -48,6 +52,11 @@ class Reply(NamedTuple):
 class Address:
     mac: bytes
     ip: IPv4Address
+
+
+def work_in(sequence: int) -> int:
+    """Steps that a request with this sequence number asks for."""
+    return sequence & 0xFFFF_FFFF if sequence & WORK_FLAG else 0
 
 
 def parse_mac(text: str) -> bytes:

@@ -5,7 +5,7 @@ Step k writes one page: `page_of(k)` walks a working set in a seeded order, and 
 from a torn one at any step. Page 0 holds the registers; they are also the device state, and a machine that loads
 device state and RAM of different instants refuses to run.
 
-    page 0            magic, seed, step, counter, frames_in, boots
+    page 0            magic, seed, step, counter, frames_in, boots, newest_once
     pages 1..n        working set, page_content(seed, last step that wrote it), zero before the first
     pages n+1..       zero for ever
 
@@ -23,7 +23,7 @@ from replicator.errors import GuestError, require
 from replicator.units import PAGE_SIZE
 
 _WORD_MASK = (1 << 64) - 1
-_REGISTERS = struct.Struct("<8sQQQQQ")
+_REGISTERS = struct.Struct("<8sQQQQQQ")
 _MAGIC = b"RPLSYNT1"
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -75,6 +75,8 @@ class Registers:
     counter: int = 0
     frames_in: int = 0
     boots: int = 1
+    #: Number of the newest request that was to be served once only.
+    newest_once: int = 0
 
     def pack(self) -> bytes:
         return _REGISTERS.pack(_MAGIC, *astuple(self))
@@ -101,6 +103,11 @@ class SyntheticMachine:
         self._walk = Walk(seed, working_pages)
         self.registers = Registers(seed)
 
+    @property
+    def pages(self) -> int:
+        """Of the working set."""
+        return self._walk.pages
+
     def power_on(self) -> None:
         """Start from zeroed RAM."""
         self._write_registers()
@@ -120,6 +127,13 @@ class SyntheticMachine:
         self.registers.counter += 1
         self._write_registers()
         return self.registers.counter
+
+    def serve_once(self, number: int) -> int:
+        """Count the request unless one of this number or a later one was; return the counter's value."""
+        if number <= self.registers.newest_once:
+            return self.registers.counter
+        self.registers.newest_once = number
+        return self.serve_request()
 
     def count_frame(self) -> None:
         self.registers.frames_in += 1

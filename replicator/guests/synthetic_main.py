@@ -29,11 +29,13 @@ import msgpack
 from replicator.errors import GuestError
 from replicator.guests.synthetic_frames import (
     BEACON_SEQUENCE,
+    ONCE_FLAG,
     Address,
     Reply,
     answer_frame,
     encode_beacon,
     parse_mac,
+    work_in,
 )
 from replicator.guests.synthetic_machine import SyntheticMachine
 from replicator.limits import FRAME_BYTES_MAX
@@ -250,7 +252,14 @@ class Machine:
                 self._send_frame(answer)
 
     def _serve(self, sequence: int) -> Reply:
-        counter = self._machine.serve_request()
+        counter = self._machine.registers.counter
+        if steps := work_in(sequence):
+            # Once over the working set changes every page: more work would change no more.
+            self._machine.advance(min(steps, self._machine.pages))
+        elif sequence & ONCE_FLAG:
+            counter = self._machine.serve_once(sequence)
+        else:
+            counter = self._machine.serve_request()
         return Reply(sequence, counter, self._machine.registers.step, self._machine.registers.boots)
 
     def _send_frame(self, frame: bytes) -> None:

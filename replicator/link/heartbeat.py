@@ -57,6 +57,8 @@ class HeartbeatCallbacks:
     on_silent: Callable[[Heartbeat | None, int], None]
     on_alive: Callable[[Heartbeat], None]
     on_refused: Callable[[PeerRefused | BadMessage], None] = lambda _: None
+    #: Whether a beat is a sign of life of the one who is waited for, and not only of the host.
+    counts: Callable[[Heartbeat], bool] = lambda _: True
 
 
 class SilenceWatch:
@@ -98,7 +100,7 @@ class SilenceWatch:
 
 
 class HeartbeatThread:
-    """Beats both ways. `start`, `connect`, `disconnect`, `forget_peer` and `stop` may be called from any thread."""
+    """Beats both ways. `start`, `connect`, `disconnect`, `expect_peer`, `forget_peer` and `stop` may be called from any thread."""
 
     def __init__(
         self,
@@ -118,6 +120,7 @@ class HeartbeatThread:
         self._on_silent = callbacks.on_silent
         self._on_alive = callbacks.on_alive
         self._on_refused = callbacks.on_refused
+        self._counts = callbacks.counts
         self._watch = SilenceWatch(self._interval_ns, misses)
         #: Newest beat of the peer; None before the first and after connect.
         self._last: Heartbeat | None = None
@@ -157,6 +160,13 @@ class HeartbeatThread:
     def disconnect(self) -> None:
         """Stop beating to the dialled peer, and expect nobody."""
         self._order(self._hang_up)
+
+    def expect_peer(self) -> None:
+        """The peer gave another sign of life: from now on its silence counts, even if no beat of it ever came."""
+        self._order(self._expect)
+
+    def _expect(self) -> None:
+        self._watch.expect(time.monotonic_ns())
 
     def forget_peer(self) -> None:
         """Expect nobody until the next beat: the peer said that it would go."""
@@ -266,6 +276,8 @@ class HeartbeatThread:
             self._listeners[identity] = now_ns
             while len(self._listeners) > LISTENERS_MAX:
                 self._listeners.pop(next(iter(self._listeners)))
+        if not self._counts(beat):
+            return
         self._last = beat
         self._watch.hear(now_ns)
         self._on_alive(beat)

@@ -89,8 +89,13 @@ class Status:
         return asdict(self)
 
 
-def word_for_primary(machine: primary.PrimaryMachine, progress: Progress, lag_ns: int) -> str:
-    """The state word of the side whose guest runs."""
+def word_for_primary(
+    machine: primary.PrimaryMachine, progress: Progress, lag_ns: int, *, has_lease: bool = True
+) -> str:
+    """The state word of the side whose guest runs. `has_lease`: by its own clock it may speak at this moment."""
+    if machine.life is primary.Life.RUNNING and not has_lease:
+        # Nobody has told the machine yet; a process that was frozen may be long replaced.
+        return f"{_LIFE_WORDS[primary.Life.FROZEN]}: the lease has run out"
     if machine.life is not primary.Life.RUNNING:
         return _LIFE_WORDS[machine.life] + (f": {machine.trouble}" if machine.trouble else "")
     if machine.bar is primary.Bar.LIFTED and machine.link is primary.Link.READY and not machine.peer_silent:

@@ -31,8 +31,11 @@ from replicator.output.announce import AddressBook, build_announcement
 from replicator.output.base import OutputPort, RelayCallbacks
 from replicator.service import wiring
 from replicator.service.attached import attach_instead
+from replicator.service.chronicle import Chronicle
+from replicator.service.commit_log import CommitLog
 from replicator.service.config import DaemonConfig
-from replicator.service.epoch_writer import EpochWriter, Recorder
+from replicator.service.drill_desk import DrillDesk
+from replicator.service.epoch_writer import Recorder
 from replicator.service.guest_kit import GuestKit
 from replicator.service.operator import OperatorDesk
 from replicator.service.platform import HostPlatform, Platform
@@ -40,12 +43,11 @@ from replicator.service.primary_role import PrimaryParts, PrimaryRole
 from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
 from replicator.service.standby import StandbyKeeper
-from replicator.service.state_folder import StateFolder
 from replicator.service.turn_away import turn_away, why_turned_away
-from replicator.service.views import Role, make_beat, show_role
+from replicator.service.views import Role, make_beat, show_role, word_of
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS
-from replicator.wire.session import Hello
+from replicator.wire.session import Heartbeat, Hello
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,18 +87,21 @@ class Daemon:
         link_config = wiring.make_link_config(config)
         self._peer = wiring.make_peer_address(config)
         self._arbiter = platform.make_arbiter(config, self._kit.name)
-        self._folder = StateFolder(config.state_dir)
+        self._folder = platform.make_folder(config.state_dir)
         self._recorder = Recorder(self._options.record) if self._options.record is not None else None
-        self._journal = Journal(self._options.events)
+        self._journal = Journal(self._options.events, self._clock)
         self._refusals = Refusals(self._clock.monotonic_ns)
         self._link = platform.make_link(link_config)
         self._deadline = LeaseDeadline()
+        self._chronicle = Chronicle(self._journal, self._deadline, self._clock)
         self._network = platform.make_network(config, self._deadline)
+        self._commits = CommitLog(self._clock)
         self.desk = OperatorDesk(
             self._arbiter,
             has_arbiter=config.has_arbiter,
             find_role=lambda: self._role,
             show=self.status,
+            drills=DrillDesk(config.state_dir, self._commits, self._clock, lambda: self._role),
         )
         self._control = platform.make_control(config.state_dir, self.desk.answer)
         self._role: Role | None = None
@@ -112,15 +117,19 @@ class Daemon:
             callbacks=HeartbeatCallbacks(
                 local=lambda: make_beat(self._role, config.node.name, self._tick_age_ns()),
                 on_silent=lambda _, __: self._post(ev.PeerSilent()),
-                on_alive=lambda _: self._post(ev.PeerSpoke()),
+                on_alive=self._hear_beat,
                 on_refused=self._refusals.note,
+                counts=self._is_expected,
             ),
         )
 
     def status(self) -> Status:
-        trouble = self._standby.trouble if self._standby is not None else ""
-        shown = show_role(self._role, self._config.node.name, self._kit.name, standby_trouble=trouble)
+        node, guest = self._config.node.name, self._kit.name
+        shown = show_role(self._role, node, guest, standby_trouble=self._standby_trouble())
         return replace(shown, warning=shown.warning or self._refusals.newest())
+
+    def _standby_trouble(self) -> str:
+        return self._standby.trouble if self._standby is not None else ""
 
     # Life.
 
@@ -133,6 +142,7 @@ class Daemon:
                 discard_replica=self._options.discard_replica,
             )
             keeper = self._keep(lease)
+            self._chronicle.tell_primary(lease, promoted=False)
             guest = await self._kit.start(self._folder.primary_ram, self._folder.run_dir)
             try:
                 relay = self._open_network(guest, ())
@@ -152,8 +162,8 @@ class Daemon:
             books = [AddressBook(mac) for mac in identity.macs]
 
             async def activate(lease: Lease, state: bytes, frames: list[Frame]) -> None:
-                self._journal.say("granted", term=lease.term, epoch=committed_epoch(self._role))
                 keeper = self._keep(lease)
+                self._chronicle.tell_primary(lease, promoted=True)
                 guest = await standby.activate(state)
                 try:
                     await self._start_promoted(guest, keeper, frames, books)
@@ -162,9 +172,18 @@ class Daemon:
                     raise
 
             parts = SecondaryParts(
-                self._config.node.name, identity, store, self._link, self._arbiter, activate, self._clock
+                self._config.node.name,
+                identity,
+                store,
+                self._link,
+                self._arbiter,
+                activate,
+                clock=self._clock,
+                watch=self._watch_secondary,
             )
             role = SecondaryRole(parts, has_arbiter=self._config.has_arbiter)
+            held = role.machine
+            self._chronicle.tell_secondary(held.term, held.session, held.committed, held.digest)
             self._take_role(role)
             self._expect_primary(role)
             await self.desk.obey_early_stop()
@@ -173,6 +192,7 @@ class Daemon:
             finally:
                 await standby.kill()
             if reason or self._next is None:
+                self._chronicle.tell_ended(reason)
                 return reason
             return await self._serve_primary(self._next)
 
@@ -207,7 +227,7 @@ class Daemon:
         except GuestError:
             relay.stop()
             raise
-        self._journal.say("running", replayed_inputs=len(frames))
+        self._chronicle.tell_running(committed_epoch(self._role), len(frames))
         relay.announce(
             [Frame(nic, raw) for nic, book in enumerate(books) for raw in build_announcement(book.known())]
         )
@@ -218,7 +238,19 @@ class Daemon:
         self._heartbeat.connect(self._peer)
         await role.start()
         await self.desk.obey_early_stop()
-        return await role.ended
+        reason = await role.ended
+        self._chronicle.tell_ended(reason)
+        return reason
+
+    def _watch_secondary(self, happened: object) -> None:
+        self._commits.watch(happened)
+        self._chronicle.watch(happened)
+
+    def _hear_beat(self, beat: Heartbeat) -> None:
+        """In the heartbeats' thread."""
+        if beat.role == "primary":
+            self._commits.note_lag(beat.held_ns)
+        self._post(ev.PeerSpoke())
 
     def _take_role(self, role: Role) -> None:
         self._role = role
@@ -238,7 +270,8 @@ class Daemon:
             self._role.on_input(first_seq, frames)
 
     def _make_primary(self, guest: Guest, relay: OutputPort, keeper: Keeper) -> PrimaryRole:
-        settings = wiring.make_primary_settings(self._config, promoted=isinstance(self._role, SecondaryRole))
+        promoted = isinstance(self._role, SecondaryRole)
+        settings = self._platform.make_primary_settings(self._config, promoted=promoted)
         parts = PrimaryParts(
             self._config.node.name,
             guest,
@@ -248,9 +281,10 @@ class Daemon:
             self._arbiter,
             keeper,
             self._deadline,
-            EpochWriter(self._link, self._config.epoch.staging_bytes, self._recorder),
+            self._platform.make_writer(self._link, self._config.epoch.staging_bytes, self._recorder),
             may_discard=self._options.discard_replica,
             clock=self._clock,
+            watch=self._chronicle.watch,
         )
         return PrimaryRole(PrimaryMachine(settings), parts)
 
@@ -271,6 +305,10 @@ class Daemon:
     def _tick_age_ns(self) -> int:
         return self._clock.monotonic_ns() - self._tick_ns
 
+    def _is_expected(self, beat: Heartbeat) -> bool:
+        """A secondary waits for a primary: one that ended and came back as a secondary is gone all the same."""
+        return beat.role == "primary" or not isinstance(self._role, SecondaryRole)
+
     # What runs beside the role.
 
     @contextlib.asynccontextmanager
@@ -279,6 +317,9 @@ class Daemon:
         try:
             self._network.check(self._kit.nic_count)
             self._folder.claim(spare_guest=self._options.attach is not None)
+            # Not before the folder is ours: the journal may be that of a daemon which lives.
+            node, guest = self._config.node.name, self._kit.name
+            self._journal.begin(node, guest, has_arbiter=self._config.has_arbiter)
             await self._link.start()
             self._heartbeat.start()
             await self._control.start()
@@ -318,6 +359,8 @@ class Daemon:
         """Proof for the lease keeper and the peer that this loop runs."""
         while True:
             self._tick_ns = self._clock.monotonic_ns()
+            if self._journal.is_open:
+                self._chronicle.tick(word_of(self._role, self._standby_trouble()))
             await asyncio.sleep(self._arbiter.ttl_ms / 8000)
 
     async def _dispatch(self) -> None:
@@ -335,6 +378,9 @@ class Daemon:
                 await turn_away(self._link, self._config.node.name, event.peer_id, away, self.status().term)
             elif isinstance(role, SecondaryRole):
                 await role.on_link(event)
+                if isinstance(event, Received) and isinstance(event.message, Hello):
+                    # It may die before its first beat comes.
+                    self._heartbeat.expect_peer()
             elif isinstance(role, PrimaryRole):
                 role.on_link(event)
 

@@ -25,7 +25,10 @@ from replicator.units import PAGE_SIZE
 from replicator.wire import recording
 from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
 
-_PART_BYTES = recording.page_data_header_bytes(BATCH_PAGES_MAX) + BATCH_PAGES_MAX * PAGE_SIZE
+
+def part_bytes(pages: int) -> int:
+    """Size of a part with so many pages."""
+    return recording.page_data_header_bytes(pages) + pages * PAGE_SIZE
 
 
 class Recorder:
@@ -82,11 +85,12 @@ class OutgoingEpoch:
     ) -> None:
         """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
         each part with `send_at_once`."""
-        for first in range(0, len(pfns), BATCH_PAGES_MAX):
-            batch = pfns[first : first + BATCH_PAGES_MAX]
+        batch_pages = self._writer.batch_pages
+        for first in range(0, len(pfns), batch_pages):
+            batch = pfns[first : first + batch_pages]
             self._add(copy_part(ram, batch))
             note(len(batch))
-            if send_at_once or self._waiting_bytes + _PART_BYTES > self._writer.staging_bytes:
+            if send_at_once or self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
                 await self._send_waiting()
                 if self.abandoned:
                     return
@@ -116,11 +120,15 @@ class OutgoingEpoch:
         if not self._on_wire:
             await self._writer.wire.acquire()
             self._on_wire = True
-            if not self.abandoned:
-                await self._writer.link.send_bulk(self._begin)
+            if self.abandoned:
+                # Given up while it waited for its turn: nobody else would let the next one travel.
+                self.leave_wire()
+                return
+            await self._writer.link.send_bulk(self._begin)
         while self._waiting and not self.abandoned:
             await self._send_part(self._waiting[0])
-            self._waiting_bytes -= len(self._waiting.pop(0))
+            if not self.abandoned:
+                self._waiting_bytes -= len(self._waiting.pop(0))
 
     async def _send_part(self, part: memoryview) -> None:
         header = EpochPart(self._begin.session, self.epoch, self._sent_parts, len(part))
@@ -144,10 +152,18 @@ class OutgoingEpoch:
 
 
 class EpochWriter:
-    """Makes outgoing epochs for one connection after another."""
+    """Makes outgoing epochs for one connection after another, in parts of `batch_pages`."""
 
-    def __init__(self, link: Link, staging_bytes: int, recorder: Recorder | None = None) -> None:
-        require(staging_bytes >= _PART_BYTES, "staging must hold a part")
+    def __init__(
+        self,
+        link: Link,
+        staging_bytes: int,
+        recorder: Recorder | None = None,
+        *,
+        batch_pages: int = BATCH_PAGES_MAX,
+    ) -> None:
+        require(staging_bytes >= part_bytes(batch_pages), "staging must hold a part")
+        self.batch_pages = batch_pages
         self.link = link
         self.staging_bytes = staging_bytes
         #: Held by the epoch that travels.

@@ -1,10 +1,13 @@
-"""The operator's word: `status`, `promote` and `stop`, what each does in which state, and why not in others."""
+"""The operator's word: `status`, `promote` and `stop`, what each does in which state, and why not in others.
+
+What drills ask for (`drill_desk.py`) comes in by the same door.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from replicator.arbiter.base import Arbiter
@@ -15,6 +18,7 @@ from replicator.engine.secondary import Life as StandbyLife
 from replicator.errors import ArbiterError, ConfigError, FenceError, GuestError, ReplicatorError
 from replicator.observe.status import Status
 from replicator.service.control import Answer
+from replicator.service.drill_desk import DrillDesk
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.secondary_role import SecondaryRole
 from replicator.service.views import Role
@@ -35,6 +39,7 @@ class OperatorDesk:
         has_arbiter: bool,
         find_role: Callable[[], Role | None],
         show: Callable[[], Status],
+        drills: DrillDesk,
     ) -> None:
         self._arbiter = arbiter
         self._has_arbiter = has_arbiter
@@ -42,17 +47,33 @@ class OperatorDesk:
         self._show = show
         #: A stop that came before there was a role, and whether it shuts the guest down.
         self._early_stop: bool | None = None
+        self._commands: dict[object, Callable[[dict[str, Any]], Awaitable[Answer]]] = {
+            "status": self._answer_status,
+            "promote": self._answer_promote,
+            "stop": self._answer_stop,
+            "copy": drills.copy,
+            "pace": drills.pace,
+            "pids": drills.pids,
+        }
 
     async def answer(self, request: dict[str, Any]) -> Answer:
         """ConfigError for an unknown command, else the errors of the command."""
         command = request.get("command")
-        if command == "status":
-            return self._show().to_map()
-        if command == "promote":
-            return {"said": await self._promote(force=bool(request.get("force")))}
-        if command == "stop":
-            return {"said": await self._stop(shut_down=request.get("guest") != "run")}
-        raise ConfigError(f"unknown command {command!r}", hint="known are status, promote and stop")
+        answer = self._commands.get(command) if isinstance(command, str) else None
+        if answer is None:
+            raise ConfigError(
+                f"unknown command {command!r}", hint=f"known are {', '.join(map(str, self._commands))}"
+            )
+        return await answer(request)
+
+    async def _answer_status(self, _: dict[str, Any]) -> Answer:
+        return self._show().to_map()
+
+    async def _answer_promote(self, request: dict[str, Any]) -> Answer:
+        return {"said": await self._promote(force=bool(request.get("force")))}
+
+    async def _answer_stop(self, request: dict[str, Any]) -> Answer:
+        return {"said": await self._stop(shut_down=request.get("guest") != "run")}
 
     async def stop(self) -> None:
         """What SIGTERM does: the pair ends, the guest is shut down."""

@@ -13,6 +13,7 @@ from replicator.arbiter.base import Arbiter, Lease
 from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline, LeaseKeeper
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.engine.output import Frame
+from replicator.engine.primary import PrimarySettings
 from replicator.guests.base import Guest
 from replicator.link.base import Link, LinkConfig, PeerAddress
 from replicator.link.heartbeat import HeartbeatCallbacks, HeartbeatThread
@@ -23,8 +24,10 @@ from replicator.output.relay import Relay
 from replicator.service import wiring
 from replicator.service.config import DaemonConfig
 from replicator.service.control import ControlServer, Handler
+from replicator.service.epoch_writer import EpochWriter, Recorder
 from replicator.service.guest_kit import GuestKit
 from replicator.service.guest_network import GuestNetwork
+from replicator.service.state_folder import StateFolder
 from replicator.store import ReplicaStore
 
 
@@ -34,6 +37,10 @@ class Heartbeats(Protocol):
     def start(self) -> None: ...
 
     def connect(self, peer: PeerAddress) -> None: ...
+
+    def expect_peer(self) -> None:
+        """The peer gave another sign of life: from now on its silence counts."""
+        ...
 
     def stop(self) -> None: ...
 
@@ -84,9 +91,17 @@ class Platform(Protocol):
 
     def make_control(self, state_dir: Path, handler: Handler) -> Control: ...
 
+    def make_folder(self, path: Path) -> StateFolder: ...
+
     def make_store(
         self, directory: Path, ram_bytes: int, layout: GuestLayout, staging_bytes: int
     ) -> ReplicaStore: ...
+
+    def make_writer(self, link: Link, staging_bytes: int, recorder: Recorder | None) -> EpochWriter: ...
+
+    def make_primary_settings(self, config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
+        """With a seed that no other start of a primary of this guest has."""
+        ...
 
 
 class HostPlatform:
@@ -121,7 +136,16 @@ class HostPlatform:
     def make_control(self, state_dir: Path, handler: Handler) -> Control:
         return ControlServer(state_dir, handler)
 
+    def make_folder(self, path: Path) -> StateFolder:
+        return StateFolder(path)
+
     def make_store(
         self, directory: Path, ram_bytes: int, layout: GuestLayout, staging_bytes: int
     ) -> ReplicaStore:
         return ReplicaStore(directory, ram_bytes, layout, staging_bytes)
+
+    def make_writer(self, link: Link, staging_bytes: int, recorder: Recorder | None) -> EpochWriter:
+        return EpochWriter(link, staging_bytes, recorder)
+
+    def make_primary_settings(self, config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
+        return wiring.make_primary_settings(config, promoted=promoted)

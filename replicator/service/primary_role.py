@@ -28,6 +28,7 @@ from replicator.limits import EPOCHS_IN_FLIGHT_MAX
 from replicator.link.base import Link, LinkDown, LinkEvent, LinkRefused, LinkUp, PeerAddress, Received
 from replicator.output.base import OutputPort
 from replicator.service.agreement import record_of
+from replicator.service.chronicle import Watch
 from replicator.service.epoch_writer import EpochWriter, OutgoingEpoch, Sealed
 from replicator.service.ledger import OwedLedger
 from replicator.service.samples import EpochSamples
@@ -59,6 +60,8 @@ class PrimaryParts:
     secondary_node: str = ""
     may_discard: bool = False
     clock: Clock = SYSTEM_CLOCK
+    #: Sees each event before it is handled, and each effect before it is carried out.
+    watch: Watch = lambda _: None
 
 
 class PrimaryRole:
@@ -72,12 +75,20 @@ class PrimaryRole:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ledger = OwedLedger(parts.guest.ram.layout)
         self._scanning = asyncio.Lock()
+        #: Held for each command to the guest: a thaw that was ordered before a pause may not come after it.
+        self._commanding = asyncio.Lock()
+        #: Held for each request to the arbiter: a bar that was to be lifted may not be so after a grant to go alone.
+        self._asking = asyncio.Lock()
         #: The guest has powered off, panicked or died: nothing is left to shut down.
         self._is_off = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._timers: dict[fx.Timer, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Counts connections: a task that fails on an older one says nothing of the present one.
+        self._connection = 0
         self._epochs: dict[int, OutgoingEpoch] = {}
+        #: Closed epochs that are on their way.
+        self._sending: set[OutgoingEpoch] = set()
         self._input_seq: dict[int, int] = {}
         self._paused_ns = 0
         #: Of the epoch that is being made.
@@ -122,7 +133,9 @@ class PrimaryRole:
 
     def post(self, event: ev.Event) -> None:
         """Handle one event. Only in the event loop's thread."""
+        self.parts.watch(event)
         for effect in self.machine.handle(event, self._clock.monotonic_ns()):
+            self.parts.watch(effect)
             self._actions[type(effect)](effect)
 
     def post_threadsafe(self, event: ev.Event) -> None:
@@ -134,6 +147,7 @@ class PrimaryRole:
         if isinstance(event, LinkUp):
             self.post(ev.LinkUp())
         elif isinstance(event, LinkDown):
+            self._leave_connection()
             self.post(ev.LinkLost(event.reason))
         elif isinstance(event, LinkRefused):
             self.post(ev.PeerRefused("link", event.reason))
@@ -209,12 +223,24 @@ class PrimaryRole:
             EPOCHS_IN_FLIGHT_MAX,
             self.parts.may_discard,
         )
+        connection = self._connection
         try:
             await self.parts.link.send(hello)
         except TransportError as error:
+            self._fail_connection(connection, error)
+
+    def _fail_connection(self, connection: int, error: TransportError) -> None:
+        if connection == self._connection:
             self.post(ev.LinkLost(str(error)))
 
+    def _leave_connection(self) -> None:
+        """What was made for it may not travel on the next one."""
+        self._connection += 1
+        for outgoing in self._sending:
+            outgoing.abandon()
+
     async def _reconnect(self) -> None:
+        self._leave_connection()
         await self.parts.link.disconnect()
         if not self.machine.over:
             await self.parts.link.connect(self.parts.peer)
@@ -246,26 +272,24 @@ class PrimaryRole:
         outgoing = self._epochs.get(epoch)
         if outgoing is None:
             return 0
+        connection = self._connection
         pfns = self._ledger.take().pfns()
         note = partial(self.samples.note_copied, epoch)
         try:
             await outgoing.add_pages(self.parts.guest.ram, pfns, send_at_once=send_at_once, note=note)
         except TransportError as error:
-            self._fail_sending(outgoing, error)
+            _give_up(outgoing)
+            self._fail_connection(connection, error)
         return len(pfns)
-
-    def _fail_sending(self, outgoing: OutgoingEpoch, error: TransportError) -> None:
-        outgoing.abandon()
-        outgoing.leave_wire()
-        self.post(ev.LinkLost(str(error)))
 
     async def _pause(self, effect: fx.PauseGuest) -> None:
         guest, relay = self.parts.guest, self.parts.relay
         try:
             relay.hold_input()
             relay.quiesce_input(QUIESCE_S)
-            self._paused_ns = self._clock.monotonic_ns()
-            await guest.pause()
+            async with self._commanding:
+                self._paused_ns = self._clock.monotonic_ns()
+                await guest.pause()
             mark = relay.drain_and_mark(effect.epoch)
             if effect.hold:
                 relay.set_mode(OutputMode.HOLD)
@@ -290,7 +314,8 @@ class PrimaryRole:
 
     async def _save(self, epoch: int) -> None:
         try:
-            state = await self.parts.guest.save_device_state()
+            async with self._commanding:
+                state = await self.parts.guest.save_device_state()
         except GuestError as error:
             await self._fail_step(epoch, error)
             return
@@ -298,39 +323,48 @@ class PrimaryRole:
         self.post(ev.DeviceStateSaved(Epoch(epoch)))
 
     async def _resume(self, epoch: int) -> None:
-        if not self._may_run():
-            self.post(ev.ResumeDenied(Epoch(epoch)))
-            return
         try:
-            await self.parts.guest.resume()
+            async with self._commanding:
+                resumed = self.has_lease()
+                if resumed:
+                    await self.parts.guest.resume()
         except GuestError as error:
             self.post(ev.GuestEnded(str(error), died=True))
+            return
+        if not resumed:
+            self.post(ev.ResumeDenied(Epoch(epoch)))
             return
         self.samples.note_paused(epoch, self._paused_ns, self._clock.monotonic_ns())
         self.parts.relay.resume_input()
         self.post(ev.GuestResumed(Epoch(epoch)))
 
-    def _may_run(self) -> bool:
+    def has_lease(self) -> bool:
+        """Whether the guest may run and speak at this moment."""
         return self._clock.boottime_ns() < self.parts.deadline.deadline_ns
 
     def _send_epoch(self, effect: fx.SendEpoch) -> None:
         outgoing = self._epochs.pop(effect.epoch)
         self._ledger.close(effect.epoch)
         sealed = outgoing.seal(self._device_state)
+        self.parts.watch(sealed)
         self.post(ev.EpochSealed(effect.epoch, sealed.digest))
         self.samples.note_sealed(effect.epoch, sealed.size, self._clock.monotonic_ns())
         self._spawn(self._send(outgoing, sealed, self._input_seq.pop(effect.epoch)))
 
     async def _send(self, outgoing: OutgoingEpoch, sealed: Sealed, input_seq: int) -> None:
+        connection = self._connection
+        self._sending.add(outgoing)
         try:
             await outgoing.send(sealed, input_seq)
         except TransportError as error:
-            self._fail_sending(outgoing, error)
+            _give_up(outgoing)
+            self._fail_connection(connection, error)
+        finally:
+            self._sending.discard(outgoing)
 
     def _abandon(self, effect: fx.AbandonEpoch) -> None:
         if (outgoing := self._epochs.pop(effect.epoch, None)) is not None:
-            outgoing.abandon()
-            outgoing.leave_wire()
+            _give_up(outgoing)
         self._ledger.abandon()
 
     def _release(self, effect: fx.ReleaseOutput) -> None:
@@ -352,7 +386,8 @@ class PrimaryRole:
 
     async def _ask(self, request: Callable[[], None], done: ev.Event) -> None:
         try:
-            await asyncio.to_thread(request)
+            async with self._asking:
+                await asyncio.to_thread(request)
         except LeaseLost as error:
             self.post(ev.LeaseTaken(str(error)))
         except ArbiterError as error:
@@ -391,15 +426,16 @@ class PrimaryRole:
 
     async def _freeze(self) -> None:
         try:
-            await self.parts.guest.pause()
+            async with self._commanding:
+                await self.parts.guest.pause()
         except GuestError as error:
             self.post(ev.GuestEnded(str(error), died=True))
 
     async def _thaw(self) -> None:
-        if not self._may_run():
-            return
         try:
-            await self.parts.guest.resume()
+            async with self._commanding:
+                if self.has_lease():
+                    await self.parts.guest.resume()
         except GuestError as error:
             self.post(ev.GuestEnded(str(error), died=True))
 
@@ -436,6 +472,11 @@ class PrimaryRole:
         await self.parts.link.disconnect()
         if not self.ended.done():
             self.ended.set_result(reason)
+
+
+def _give_up(outgoing: OutgoingEpoch) -> None:
+    outgoing.abandon()
+    outgoing.leave_wire()
 
 
 _TIMER_EVENTS: dict[fx.Timer, type[ev.Event]] = {

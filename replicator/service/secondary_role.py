@@ -22,7 +22,9 @@ from replicator.engine.secondary import Holding, SecondaryMachine
 from replicator.errors import ArbiterError, EpochError, ReplicatorError, StoreError, TransportError
 from replicator.guests.base import GuestIdentity
 from replicator.link.base import Link, LinkEvent, PeerLeft, Received
+from replicator.output.announce import AddressBook
 from replicator.service.agreement import find_differences, identity_in
+from replicator.service.chronicle import Watch
 from replicator.store import ReplicaStore
 from replicator.units import Epoch
 from replicator.wire import session as wire
@@ -42,6 +44,8 @@ class SecondaryParts:
     #: Loads the device state and runs the guest under the lease; True when it runs.
     activate: Callable[[Lease, bytes, list[Frame]], Awaitable[None]]
     clock: Clock = SYSTEM_CLOCK
+    #: Sees each event before it is handled, and each effect before it is carried out.
+    watch: Watch = lambda _: None
 
 
 class SecondaryRole:
@@ -51,9 +55,12 @@ class SecondaryRole:
         self.parts = parts
         self.machine = SecondaryMachine(holding_of(parts.store), has_arbiter=has_arbiter)
         self.inputs = InputLog()
+        #: What is known of the guest's addresses, one a NIC: a copy of it can be asked there.
+        self.books = [AddressBook(mac) for mac in parts.identity.macs]
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
-        self._lock = asyncio.Lock()
+        #: Held while something is handled: whoever has it finds the replica between two things.
+        self.lock = asyncio.Lock()
         self._peer = b""
         #: Newest input that the committed epoch contains.
         self._input_seq = 0
@@ -84,13 +91,15 @@ class SecondaryRole:
     # Events in.
 
     async def handle(self, event: ev.Event) -> None:
-        async with self._lock:
+        async with self.lock:
             await self._handle(event)
 
     async def _handle(self, event: ev.Event) -> None:
         pending = [event]
         while pending:
+            self.parts.watch(pending[0])
             for effect in self.machine.handle(pending.pop(0), self.parts.clock.monotonic_ns()):
+                self.parts.watch(effect)
                 follow_up = await self._actions[type(effect)](effect)
                 if follow_up is not None:
                     pending.append(follow_up)
@@ -101,13 +110,20 @@ class SecondaryRole:
     def _post(self, event: ev.Event) -> None:
         task = self._loop.create_task(self.handle(event))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Our own bug: better no secondary than one that will never answer again.
+            _LOG.critical("secondary stopped by %r", error, exc_info=error)
+            self.fail(error)
 
     async def on_link(self, event: LinkEvent) -> None:
         if isinstance(event, PeerLeft):
             await self.handle(ev.LinkLost("the primary's connection ended"))
         elif isinstance(event, Received):
-            async with self._lock:
+            async with self.lock:
                 self._payload = event.payload if event.payload is not None else memoryview(b"")
                 await self._on_message(event)
 
@@ -128,11 +144,12 @@ class SecondaryRole:
     def _log_inputs(self, message: wire.InputFrames) -> None:
         if message.session != self.machine.session:
             return
-        frames, position = [], 0
-        for length in message.lengths:
-            frames.append(Frame.unpack(self._payload[position : position + length]))
-            position += length
-        self.inputs.append(message.first_seq, frames)
+        packed = wire.split_frames(message, self._payload)
+        for seq, frame in enumerate(map(Frame.unpack, packed), message.first_seq):
+            # One for a NIC that the guest has not is damaged: it will be missing, and no replay fails on it.
+            if frame.nic < len(self.books):
+                self.inputs.append(seq, [frame])
+                self.books[frame.nic].learn_input(frame.data)
 
     # Answers.
 

@@ -10,6 +10,7 @@ from replicator.wire.session import Heartbeat
 
 Role = PrimaryRole | SecondaryRole
 
+STARTING = "starting"
 #: The heartbeats' thread numbers what it sends.
 _UNNUMBERED = 1
 
@@ -29,7 +30,17 @@ def show_role(role: Role | None, node: str, guest: str, *, standby_trouble: str 
             machine.committed,
             machine.trouble,
         )
-    return Status(node, guest, "none", "starting")
+    return Status(node, guest, "none", STARTING)
+
+
+def word_of(role: Role | None, standby_trouble: str) -> str:
+    """The state word alone, which is cheap enough to be asked for many times a second."""
+    if isinstance(role, PrimaryRole):
+        held_ns = role.parts.relay.stats().oldest_held_age_ns
+        return word_for_primary(role.machine, role.samples.progress(), held_ns, has_lease=role.has_lease())
+    if isinstance(role, SecondaryRole):
+        return word_for_secondary(role.machine, standby_trouble)
+    return STARTING
 
 
 def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
@@ -39,7 +50,7 @@ def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
         node,
         guest,
         "primary",
-        word_for_primary(machine, progress, relay.oldest_held_age_ns),
+        word_for_primary(machine, progress, relay.oldest_held_age_ns, has_lease=role.has_lease()),
         role.parts.keeper.lease.term,
         machine.pipeline.epoch,
         machine.acked,

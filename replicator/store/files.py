@@ -11,9 +11,13 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from replicator.errors import StoreError
+
+#: Writes all of the data to the descriptor at the offset; the path is for messages. StoreError when it cannot.
+WriteAt = Callable[[int, Path, "bytes | bytearray | memoryview", int], None]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

@@ -124,8 +124,9 @@ def _unpack(slot: bytes) -> Entry | None:
 class Journal:
     """The journal file. Owns `fd`, which also carries the lock on the whole directory."""
 
-    def __init__(self, path: Path, initial: Entry) -> None:
+    def __init__(self, path: Path, initial: Entry, write_at: files.WriteAt = files.write_at) -> None:
         self._path = path
+        self._write_at = write_at
         #: What was read or written last.
         self.entry = initial
         self._fd = files.open_private(path)
@@ -151,7 +152,7 @@ class Journal:
         """Replace the older slot by `entry`, under the next generation."""
         self._generation += 1
         entry = replace(entry, generation=self._generation)
-        files.write_at(self._fd, self._path, entry.pack(), (self._generation % 2) * BLOCK_BYTES)
+        self._write_at(self._fd, self._path, entry.pack(), (self._generation % 2) * BLOCK_BYTES)
         self.entry = entry
 
     def close(self) -> None:

@@ -31,19 +31,22 @@ FRESH = "no epoch was ever committed here"
 
 
 def open_replica(
-    directory: Path, layout: GuestLayout, staging_bytes_max: int
+    directory: Path,
+    layout: GuestLayout,
+    staging_bytes_max: int,
+    write_at: files.WriteAt = files.write_at,
 ) -> tuple[ReplicaFiles, Recovery]:
     """Open or create the files in `directory` and recover what they hold. StoreError when they cannot be
     opened."""
     files.make_directory(directory)
-    journal = Journal(directory / JOURNAL, empty_entry(layout, FRESH))
+    journal = Journal(directory / JOURNAL, empty_entry(layout, FRESH), write_at)
     try:
         found = journal.read()
         distrust = _reason_to_distrust(directory, layout, found)
         if found is None or distrust:
             # Before the other files are made to fit: half of that must not look like a replica.
             journal.write(empty_entry(layout, distrust or FRESH))
-        opened = ReplicaFiles(directory, layout, staging_bytes_max, journal)
+        opened = ReplicaFiles(directory, layout, staging_bytes_max, journal, write_at)
     except BaseException:
         journal.close()
         raise

@@ -16,11 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from replicator.errors import EpochError, InvariantError, StoreError, require
-from replicator.memory.pages import GuestLayout, GuestRam
+from replicator.memory.pages import GuestLayout
+from replicator.store import files
 from replicator.store.journal import Phase
 from replicator.store.open_epoch import OpenEpoch
 from replicator.store.recovery import FRESH, open_replica
 from replicator.store.replica_files import RAM, ReplicaFiles, empty_entry, remove_files
+from replicator.store.replica_ram import ReplicaRam
 from replicator.store.verdicts import Committed, Promotable, Recovery, committed_of, promotable_of
 from replicator.units import PAGE_SIZE
 
@@ -32,16 +34,26 @@ class ReplicaStore:
     """The files of one replica in `directory` (created 0700; its parent must exist).
 
     Nothing is opened before `recover`, which must be the first call. `staging_bytes_max` bounds what is kept
-    of an epoch before it is applied; one record must fit. Every failure of the files is a StoreError.
+    of an epoch before it is applied; one record must fit. Every failure of the files is a StoreError. `write_at`
+    writes to files (not to RAM); a simulation brings one that fails.
     """
 
-    def __init__(self, directory: Path, ram_bytes: int, layout: GuestLayout, staging_bytes_max: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ram_bytes: int,
+        layout: GuestLayout,
+        staging_bytes_max: int,
+        *,
+        write_at: files.WriteAt = files.write_at,
+    ) -> None:
         require(ram_bytes > 0 and ram_bytes % PAGE_SIZE == 0, "RAM must be whole pages")
         require(layout.pages * PAGE_SIZE == ram_bytes, "the layout must cover the RAM")
         require(staging_bytes_max >= PAGE_SIZE, "staging must hold at least a page")
         self._directory = Path(directory)
         self._layout = layout
         self._staging_bytes_max = staging_bytes_max
+        self._write_at = write_at
         self._files: ReplicaFiles | None = None
         self._open: OpenEpoch | None = None
         #: Not empty: RAM may be torn and cannot be mended here; only `discard` or a new start helps.
@@ -55,7 +67,7 @@ class ReplicaStore:
         return self._directory / RAM
 
     @property
-    def ram(self) -> GuestRam:
+    def ram(self) -> ReplicaRam:
         return self._recovered.ram
 
     @property
@@ -87,7 +99,9 @@ class ReplicaStore:
     def recover(self) -> Recovery:
         """Open or create the files and bring RAM to a whole epoch, or declare the replica unsynced."""
         require(self._files is None, "recover() is called once")
-        self._files, recovery = open_replica(self._directory, self._layout, self._staging_bytes_max)
+        self._files, recovery = open_replica(
+            self._directory, self._layout, self._staging_bytes_max, self._write_at
+        )
         self._failed = ""
         return recovery
 
@@ -101,6 +115,12 @@ class ReplicaStore:
             if epoch is not None and not self._failed:
                 epoch.take_back()
         finally:
+            opened.close()
+
+    def forsake(self) -> None:
+        """Give up mappings, descriptors and the lock as the death of this process would: nothing is taken back."""
+        opened, self._files, self._open = self._files, None, None
+        if opened is not None:
             opened.close()
 
     def destroy(self) -> None:

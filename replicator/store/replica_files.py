@@ -15,9 +15,10 @@ from pathlib import Path
 import xxhash
 
 from replicator.errors import StoreError
-from replicator.memory.pages import GuestLayout, GuestRam
+from replicator.memory.pages import GuestLayout
 from replicator.store import files
 from replicator.store.journal import Entry, EpochMark, Journal
+from replicator.store.replica_ram import ReplicaRam
 from replicator.store.undo import UndoLog
 from replicator.units import PAGE_SIZE
 
@@ -47,8 +48,14 @@ class ReplicaFiles:
     journal then is still the caller's."""
 
     def __init__(
-        self, directory: Path, layout: GuestLayout, staging_bytes_max: int, journal: Journal
+        self,
+        directory: Path,
+        layout: GuestLayout,
+        staging_bytes_max: int,
+        journal: Journal,
+        write_at: files.WriteAt = files.write_at,
     ) -> None:
+        self._write_at = write_at
         self.directory = directory
         self.layout = layout
         self.staging_bytes_max = staging_bytes_max
@@ -71,12 +78,12 @@ class ReplicaFiles:
         files.set_size(self._staging_fd, self._staging_path, size)
         self.staging = mmap.mmap(self._staging_fd, size)
         opened.callback(_close_mapping, self.staging)
-        self.undo = UndoLog(self.directory / UNDO, self.layout.pfn_limit)
+        self.undo = UndoLog(self.directory / UNDO, self.layout.pfn_limit, self._write_at)
         opened.callback(self.undo.close)
         self._state_fds = [files.open_private(self.directory / name) for name in STATES]
         for fd in self._state_fds:
             opened.callback(os.close, fd)
-        self.ram = GuestRam(ram_fd, self.layout)
+        self.ram = ReplicaRam(ram_fd, self.layout)
         opened.callback(self.ram.close)
 
     @property
@@ -86,12 +93,12 @@ class ReplicaFiles:
 
     def stage(self, data: memoryview, offset: int) -> None:
         """Put bytes into staging, which is large enough for them."""
-        files.write_at(self._staging_fd, self._staging_path, data, offset)
+        self._write_at(self._staging_fd, self._staging_path, data, offset)
 
     def write_state(self, state: bytes) -> None:
         """Put a device state beside the committed one."""
         slot = 1 - self.entry.state_slot
-        files.write_at(self._state_fds[slot], self.directory / STATES[slot], state, 0)
+        self._write_at(self._state_fds[slot], self.directory / STATES[slot], state, 0)
         os.ftruncate(self._state_fds[slot], len(state))
 
     def read_state(self, slot: int, mark: EpochMark) -> bytes:

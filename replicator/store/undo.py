@@ -33,8 +33,9 @@ _ENTRIES_OFFSET = PAGE_SIZE
 class UndoLog:
     """The log of one epoch at a time. Owns its file descriptor."""
 
-    def __init__(self, path: Path, pfn_end: int) -> None:
+    def __init__(self, path: Path, pfn_end: int, write_at: files.WriteAt = files.write_at) -> None:
         self._path = path
+        self._write_at = write_at
         self._fd = files.open_private(path)
         self._length = 0
         self._pfn_end = pfn_end
@@ -46,7 +47,7 @@ class UndoLog:
         """Empty the log and dedicate it to one epoch."""
         self.clear()
         self._saved = bytearray(self._pfn_end)
-        files.write_at(self._fd, self._path, _HEADER.pack(_MAGIC, term, epoch, 0), 0)
+        self._write_at(self._fd, self._path, _HEADER.pack(_MAGIC, term, epoch, 0), 0)
 
     def save(self, pfns: array[int], ram: GuestRam) -> None:
         """Log what `ram` holds at `pfns` now, for those not logged yet."""
@@ -61,10 +62,10 @@ class UndoLog:
         ram.gather(pfns, pages)
         offset = _ENTRIES_OFFSET + self._length
         head = _COUNT.pack(len(pfns)) + pfns.tobytes()
-        files.write_at(self._fd, self._path, head, offset)
-        files.write_at(self._fd, self._path, pages, offset + len(head))
+        self._write_at(self._fd, self._path, head, offset)
+        self._write_at(self._fd, self._path, pages, offset + len(head))
         self._length += len(head) + len(pages)
-        files.write_at(self._fd, self._path, _COUNT.pack(self._length), _LENGTH_OFFSET)
+        self._write_at(self._fd, self._path, _COUNT.pack(self._length), _LENGTH_OFFSET)
 
     def roll_back(self, term: int, epoch: int, ram: GuestRam) -> int:
         """Put all logged pages back; return how many. Raises StoreError when the log is not that epoch's."""

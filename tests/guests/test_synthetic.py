@@ -19,7 +19,15 @@ import replicator
 from replicator.errors import GuestError
 from replicator.guests.base import Died, GuestEvent, Panicked, PoweredOff, Reset
 from replicator.guests.synthetic import SyntheticConfig, SyntheticGuest, SyntheticStandby, check_ram_file
-from replicator.guests.synthetic_frames import BEACON_SEQUENCE, Reply, decode_reply, encode_request, parse_mac
+from replicator.guests.synthetic_frames import (
+    BEACON_SEQUENCE,
+    ONCE_FLAG,
+    WORK_FLAG,
+    Reply,
+    decode_reply,
+    encode_request,
+    parse_mac,
+)
 from replicator.guests.synthetic_machine import Registers, Walk
 from replicator.memory import ShadowTracker
 from replicator.memory.pages import GuestLayout, GuestRam, Segment
@@ -322,6 +330,23 @@ def test_a_burst_waits_for_a_slow_relay(tmp_path: Path) -> None:
         replies = [await relay.next_reply() for _ in range(burst)]
         assert [(reply.sequence, reply.counter) for reply in replies] == [(n, n + 1) for n in range(burst)]
         assert await guest.frames_lost() == 0
+        await guest.kill()
+        relay.close()
+
+    run(body())
+
+
+def test_a_request_can_be_safe_to_repeat_or_ask_for_work(tmp_path: Path) -> None:
+    async def body() -> None:
+        config = with_nic(QUIET, tmp_path)
+        relay = Relay(config)
+        guest = await SyntheticGuest.start(config)
+        relay.connect()
+        for sequence in (ONCE_FLAG | 5, ONCE_FLAG | 5, WORK_FLAG | 20, 6):
+            await relay.ask(sequence)
+        replies = [await relay.next_reply() for _ in range(4)]
+        assert [reply.counter for reply in replies] == [1, 1, 1, 2]
+        assert [reply.step for reply in replies] == [0, 0, 20, 20]
         await guest.kill()
         relay.close()
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from replicator.guests.synthetic_frames import (
     BEACON_SEQUENCE,
     BROADCAST,
+    ONCE_FLAG,
+    WORK_FLAG,
     Address,
     Reply,
     answer_frame,
@@ -19,6 +21,7 @@ from replicator.guests.synthetic_frames import (
     encode_beacon,
     encode_request,
     parse_mac,
+    work_in,
 )
 
 OWN = Address(parse_mac("52:54:00:00:00:01"), IPv4Address("10.77.0.2"))
@@ -129,3 +132,11 @@ def test_a_beacon_is_a_reply_nobody_asked_for() -> None:
 def test_a_mac_has_six_bytes() -> None:
     with pytest.raises(ValueError, match="not a MAC"):
         parse_mac("52:54:00")
+
+
+@pytest.mark.parametrize(
+    ("sequence", "steps"),
+    [(5, 0), (WORK_FLAG | 3584, 3584), (WORK_FLAG | 1 << 40 | 7, 7), (ONCE_FLAG | 9, 0)],
+)
+def test_a_request_may_ask_for_work(sequence: int, steps: int) -> None:
+    assert work_in(sequence) == steps

@@ -114,3 +114,14 @@ def test_the_working_set_fits_behind_page_0() -> None:
     ram, dirty = memoryview(bytearray(2 * PAGE_SIZE)), memoryview(bytearray(2))
     with pytest.raises(InvariantError):
         SyntheticMachine(ram, dirty, SEED, 2)
+
+
+def test_a_request_that_comes_twice_is_served_once() -> None:
+    bench = Bench()
+    numbers = (10, 11, 11, 10, 12)
+    assert [bench.machine.serve_once(number) for number in numbers] == [1, 2, 2, 2, 3]
+    state = bench.machine.save(0)
+    other = SyntheticMachine(memoryview(bench.ram), memoryview(bench.dirty), SEED, WORKING)
+    other.load(state)
+    assert other.serve_once(12) == 3, "what was served is part of the state"
+    assert other.serve_once(13) == 4

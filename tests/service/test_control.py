@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import stat
 
@@ -65,3 +66,37 @@ def test_no_daemon_says_how_to_start_one(tmp_path):
     with pytest.raises(TransportError) as caught:
         ask_daemon(tmp_path, "status")
     assert "replicator primary" in caught.value.hint
+
+
+@pytest.mark.parametrize(("command", "is_answered"), [("status", True), ("copy", False)])
+def test_who_has_no_more_to_say_is_answered_unless_the_work_is_long(tmp_path, command, is_answered):
+    """A copy for somebody who hung up is given up; every order is carried out whole."""
+    given_up = asyncio.Event()
+
+    async def work(request):
+        try:
+            await asyncio.sleep(30 if request["command"] == "copy" else 0)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
+        return {"done": True}
+
+    def client():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(10)
+            connection.connect(str(tmp_path / "control.sock"))
+            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+            connection.shutdown(socket.SHUT_WR)
+            return connection.recv(4096)
+
+    async def run():
+        server = ControlServer(tmp_path, work)
+        await server.start()
+        try:
+            return await asyncio.to_thread(client)
+        finally:
+            await server.stop()
+
+    found = asyncio.run(run())
+    assert (b'"done": true' in found) is is_answered
+    assert given_up.is_set() is not is_answered
