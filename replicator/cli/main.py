@@ -12,6 +12,7 @@ from rich.console import Console
 
 from replicator.cli.daemons import primary, secondary
 from replicator.cli.demo import demo
+from replicator.cli.drill import drill
 from replicator.cli.keygen import keygen
 from replicator.cli.operate import promote, stop
 from replicator.cli.status import status
@@ -34,7 +35,7 @@ def cli(verbose: int, json_log: bool) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-for command in (primary, secondary, status, promote, stop, keygen, demo, stream):
+for command in (primary, secondary, status, promote, stop, keygen, demo, drill, stream):
     cli.add_command(command)
 
 

@@ -13,27 +13,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "service"))
 
 from mortal_daemon import MortalDaemon, run
 
-from replicator.demo.golden import load_golden, start_from_golden
-from replicator.errors import GuestError
-from replicator.guests.base import Guest
+from replicator.drill.actor_platform import GoldenKit
 from replicator.service.qemu_kit import QemuKit
 
 GOLDEN = Path(sys.argv.pop(2))
-
-
-class GoldenKit(QemuKit):
-    async def start(self, ram_path: Path, run_dir: Path) -> Guest:
-        golden = load_golden(GOLDEN, self._config)
-        if golden is None:
-            raise GuestError(f"no golden guest in {GOLDEN}")
-        return await start_from_golden(golden, ram_path, run_dir)
 
 
 class GoldenDaemon(MortalDaemon):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         assert isinstance(self._kit, QemuKit)
-        self._kit = GoldenKit(self._kit._config)
+        self._kit = GoldenKit(self._kit.config, GOLDEN)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from guest_voice import GuestVoice, call_inside
-
 from replicator.demo.golden import Golden, ensure_golden
 from replicator.demo.guest_image import default_cache_dir, ensure_guest_image
 from replicator.demo.guest_scripts import COMMAND_PORT, COUNTER_PORT
 from replicator.demo.lab import CLIENT, Lab
 from replicator.demo.stage import GUEST_IP, HOSTS, Stage, children_of
 from replicator.demo.timeline import RUNNING, Event
+from replicator.drill.voice import GuestVoice, call_inside
 from replicator.errors import GuestError
 from replicator.guests.qemu_command import QEMU
 from replicator.guests.qemu_config import load_guest_file

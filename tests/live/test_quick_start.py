@@ -6,10 +6,10 @@ import json
 import time
 
 import pytest
-from guest_voice import GuestVoice
 from quick_start import TwoHosts, child_of, two_hosts, vcpu_runtime_ns, wait_until
 
 from replicator.demo.lab import ARBITER, HOST_A, HOST_B, REPLICATION
+from replicator.drill.voice import GuestVoice
 from replicator.units import NS_PER_S
 
 pytestmark = pytest.mark.live

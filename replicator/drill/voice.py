@@ -1,4 +1,7 @@
-"""Who speaks with the guest's MAC address: a packet socket on each host's port of the switch, with kernel time stamps."""
+"""Who speaks with the guest's MAC address: a packet socket on each host's port of the switch, with kernel time stamps.
+
+It judges nothing: it says who spoke, in the order of time.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Self, TypeVar
 
 from replicator.demo.lab import GUEST, HOST_A, HOST_B, NETNS_DIR, SWITCH, Lab, Link
+from replicator.errors import GuestError
 from replicator.units import NS_PER_S
 
 CLONE_NEWNET = 0x40000000
@@ -48,16 +53,17 @@ def call_inside(namespace: str, make: Callable[[], _T]) -> _T:
         libc = ctypes.CDLL(None, use_errno=True)
         fd = os.open(NETNS_DIR / namespace, os.O_RDONLY)
         try:
-            assert libc.setns(fd, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-            made.append(make())
+            if libc.setns(fd, CLONE_NEWNET) == 0:
+                made.append(make())
         finally:
             os.close(fd)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    (found,) = made
-    return found
+    if not made:
+        raise GuestError(f"nothing could be opened in namespace {namespace}", hint="this needs root")
+    return made[0]
 
 
 class GuestVoice:
@@ -67,7 +73,7 @@ class GuestVoice:
         self._mac = bytes.fromhex(mac.replace(":", ""))
         self._words: list[Word] = []
         self._sockets = {
-            host: call_inside(lab.namespaces[SWITCH], lambda host=host: _listen(Link(host, GUEST).port))
+            host: call_inside(lab.namespaces[SWITCH], partial(_listen, Link(host, GUEST).port))
             for host in (HOST_A, HOST_B)
         }
         self._ending = threading.Event()
@@ -91,8 +97,12 @@ class GuestVoice:
         """Who spoke one after the other; a host that stands here twice has spoken before and after another."""
         return [host for host, _ in itertools.groupby(word.host for word in self.words(after_ns))]
 
+    def forget(self) -> None:
+        """Drop what was said so far."""
+        self._words.clear()
+
     def lost(self) -> int:
-        """Frames that the kernel could not keep for us: nothing is proven if there are any."""
+        """Frames since the last call that the kernel could not keep for us: nothing is proven if there are any."""
         counts = [
             listener.getsockopt(SOL_PACKET, PACKET_STATISTICS, PACKET_COUNTS.size)
             for listener in self._sockets.values()
@@ -105,7 +115,7 @@ class GuestVoice:
                 selector.register(listener, selectors.EVENT_READ, host)
             while not self._ending.is_set():
                 for key, _ in selector.select(LOOK_S):
-                    self._take_all(key.fileobj, key.data)
+                    self._take_all(self._sockets[key.data], key.data)
 
     def _take_all(self, listener: socket.socket, host: str) -> None:
         while True:
