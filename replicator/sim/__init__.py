@@ -1,0 +1,1 @@
+"""A deterministic simulator: two whole daemons, their network, arbiter, disks and guest, in one virtual time."""

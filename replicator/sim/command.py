@@ -1,0 +1,68 @@
+"""The command of `python -m replicator.sim`: run many seeds, or one again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from replicator.sim.pair import Result
+from replicator.sim.report import Totals, describe_failure
+from replicator.sim.run import hush, run_many, run_scenario, scenario_of, shrink
+from replicator.sim.scenario import Scenario, load_scenario, save_scenario
+
+COMMAND = "python -m replicator.sim"
+#: Failures that are shown whole; more are counted.
+SHOWN_MAX = 3
+
+
+@click.command()
+@click.option("--seeds", default=200, show_default=True, help="How many seeds to run.")
+@click.option("--first", default=0, show_default=True, help="The first of them.")
+@click.option("--seed", type=int, help="Run only this one and show its trace when it fails.")
+@click.option("--scenario", type=click.Path(path_type=Path, exists=True), help="Run one from a file.")
+@click.option("--jobs", default=2, show_default=True, help="Processes side by side.")
+@click.option("--save", type=click.Path(path_type=Path, file_okay=False), help="Write failures here, shrunk.")
+@click.option("--coverage", is_flag=True, help="Show which event met which state, and all faults.")
+def sim(
+    seeds: int,
+    first: int,
+    seed: int | None,
+    scenario: Path | None,
+    jobs: int,
+    save: Path | None,
+    coverage: bool,
+) -> None:
+    """Run two simulated hosts through drawn faults, and stop at a broken promise."""
+    hush()
+    totals = Totals()
+    if scenario is not None or seed is not None:
+        one = load_scenario(scenario) if scenario is not None else scenario_of(seed or 0)
+        results: Iterable[Result] = [run_scenario(one)]
+    else:
+        results = run_many(range(first, first + seeds), jobs)
+    for result in results:
+        totals.add(result)
+        if result.violation is not None and len(totals.failed) <= SHOWN_MAX:
+            show_failure(scenario_of(result.seed) if scenario is None else one, result, save)
+    lines = [
+        *totals.describe(),
+        *((*totals.describe_faults(), *totals.describe_coverage()) if coverage else ()),
+    ]
+    for line in lines:
+        click.echo(line)
+    sys.exit(1 if totals.failed else 0)
+
+
+def show_failure(scenario: Scenario, result: Result, save: Path | None) -> None:
+    smallest = shrink(scenario, result)
+    replay = f"{COMMAND} --seed {result.seed}"
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        path = save / f"seed-{result.seed}.json"
+        save_scenario(Scenario(result.seed, scenario.settings, smallest.plan, str(result.violation)), path)
+        replay = f"{COMMAND} --scenario {path}"
+    for line in describe_failure(smallest, replay):
+        click.echo(line)

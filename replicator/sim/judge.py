@@ -1,0 +1,226 @@
+"""Watches a simulated pair from outside and says which promise was broken first.
+
+    C1  no output leaves but what a committed epoch contains, or under the arbiter's grant to go alone
+    C2  at no instant can two sides speak; a term has one holder
+    C3  the memory and state of a promotable replica are those of one whole epoch
+    C4  whoever takes over has sent (in its own memory) all that ever left
+    C5  each page that was written in an epoch is in that epoch's set
+    C6  output leaves in order, none twice, none invented
+    C7  once faults stop the pair is protected again, in bounded time (asked by the runner)
+    C8  a status never claims more protection than there is
+
+It knows the truth from the machines' memory and the arbiter's record, never from what a daemon believes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from replicator.arbiter.base import ArbiterRecord
+from replicator.arbiter.keeper import LeaseDeadline
+from replicator.sim.arbiter import ArbiterServer
+from replicator.sim.disk import SimStore
+from replicator.sim.machine import Frame, Machine, MachineState
+from replicator.sim.process import Process
+from replicator.sim.world import World
+from replicator.units import PAGE_SIZE, Epoch
+
+#: Barriers whose memory is kept.
+BARRIERS_KEPT = 64
+
+
+class Snapshot(NamedTuple):
+    """A guest as it stood still at a barrier."""
+
+    state: MachineState
+    versions: tuple[int, ...]
+    ram: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    promise: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.promise}: {self.what}"
+
+
+@dataclass(slots=True)
+class Side:
+    """What is known of a host's present process."""
+
+    process: Process
+    deadline: LeaseDeadline
+    #: Term of the newest lease that the arbiter granted to this process.
+    term: int = 0
+    machine: Machine | None = None
+
+    @property
+    def may_speak(self) -> bool:
+        """By its own clock, also while it is frozen: it may wake up at any moment."""
+        process = self.process
+        return process.alive and process.clock.boottime_ns() < self.deadline.deadline_ns
+
+
+class Judge:
+    """`violation` is the first broken promise."""
+
+    def __init__(self, world: World, server: ArbiterServer) -> None:
+        self.world = world
+        self.violation: Violation | None = None
+        self.commits = 0
+        self.frames_left = 0
+        #: Host -> when an epoch was last committed there.
+        self.committed_ns: dict[str, int] = {}
+        self.take_overs = 0
+        self._server = server
+        server.on_change = self.on_arbiter
+        self.sides: dict[str, Side] = {}
+        self._barriers: OrderedDict[tuple[int, int], Snapshot] = OrderedDict()
+        #: Frame -> lineage.
+        self._sent: dict[Frame, int] = {}
+        #: Lineage -> number of the newest frame that left, and of the newest one that a committed epoch contains.
+        self._left: dict[int, int] = {}
+        self._covered: dict[int, int] = {}
+        self._holders: dict[int, Process] = {}
+
+    def accuse(self, promise: str, what: str) -> None:
+        if self.violation is None:
+            self.violation = Violation(promise, what)
+            self.world.note("judge", self.violation)
+
+    def note_errors(self, process: Process) -> None:
+        """Errors that nobody in the process awaited are bugs too."""
+        if process.loop.errors:
+            self.accuse("crash", f"{process.name}: {process.loop.errors[0]}")
+
+    # Who may speak.
+
+    def on_process(self, host: str, process: Process, deadline: LeaseDeadline) -> None:
+        self.sides[host] = Side(process, deadline)
+
+    def on_arbiter(self, process: Process, before: ArbiterRecord | None, after: ArbiterRecord) -> None:
+        if before is not None and before.term == after.term:
+            return
+        self.world.note("arbiter", f"term {after.term} for {process.name}")
+        if after.term in self._holders:
+            self.accuse("C2", f"term {after.term} was granted twice")
+        self._holders[after.term] = process
+        for host, side in self.sides.items():
+            if side.process is process:
+                side.term = after.term
+            elif side.may_speak:
+                self.accuse("C2", f"{host} may still speak while {process.name} gets term {after.term}")
+
+    def on_resume(self, machine: Machine) -> None:
+        for host, side in self.sides.items():
+            other = side.machine
+            if other is not None and other is not machine and other.running and side.may_speak:
+                self.accuse("C2", f"a second guest runs while that of {host} may speak")
+
+    # The guest.
+
+    def on_machine(self, host: str, machine: Machine, *, promoted: bool) -> None:
+        self.sides[host].machine = machine
+        machine.on_sent, machine.on_resume = self._on_sent, self.on_resume
+        lineage, sent = machine.state.lineage, machine.state.sent
+        if not promoted:
+            return
+        self.take_overs += 1
+        self.world.note(host, f"takes over at frame {sent}")
+        newest = self._left.get(lineage, 0)
+        if sent < newest:
+            self.accuse("C4", f"{host} takes over at frame {sent}, frame {newest} has left")
+        self._covered[lineage] = sent
+
+    def _on_sent(self, machine: Machine, frame: Frame) -> None:
+        self._sent[frame] = machine.state.lineage
+
+    def on_barrier(self, host: str, epoch: Epoch) -> None:
+        side = self.sides[host]
+        machine = side.machine
+        if machine is None:
+            return
+        if machine.running:
+            self.accuse("C3", f"{host}: the guest runs at the barrier of epoch {epoch}")
+        ram = bytearray(machine.ram.layout.pages * PAGE_SIZE)
+        machine.ram.gather(machine.ram.layout.pfns(), ram)
+        self._barriers[side.term, epoch] = Snapshot(machine.state, tuple(machine.versions), bytes(ram))
+        while len(self._barriers) > BARRIERS_KEPT:
+            self._barriers.popitem(last=False)
+
+    # The replica.
+
+    def on_store(self, host: str, store: SimStore, what: str) -> None:
+        committed = store.committed
+        if what not in ("part", "begun"):
+            self.world.note(host, f"store {what} {committed}")
+        if not store.promotable.ready:
+            return
+        if committed is None:
+            self.accuse("C3", f"{host}: a replica without an epoch is promotable")
+            return
+        truth = self._barriers.get((committed.term, committed.epoch))
+        if truth is None:
+            return
+        self._check_memory(host, store, truth, f"term {committed.term} epoch {committed.epoch}")
+        lineage = truth.state.lineage
+        self._covered[lineage] = max(self._covered.get(lineage, 0), truth.state.sent)
+        if what == "committed":
+            self.commits += 1
+            self.committed_ns[host] = self.world.now_ns
+            self._check_set(host, store, truth)
+
+    def _check_memory(self, host: str, store: SimStore, truth: Snapshot, epoch: str) -> None:
+        layout = store.ram.layout
+        ram = bytearray(layout.pages * PAGE_SIZE)
+        store.ram.gather(layout.pfns(), ram)
+        if ram != truth.ram:
+            wrong = [
+                page
+                for page in range(layout.pages)
+                if ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
+                != truth.ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
+            ]
+            self.accuse("C3", f"{host}: pages {wrong} of {epoch} are not what the guest had")
+        elif store.device_state() != truth.state.pack():
+            self.accuse("C3", f"{host}: the device state of {epoch} is not what the guest had")
+
+    def _check_set(self, host: str, store: SimStore, truth: Snapshot) -> None:
+        base = store.base
+        if base is None:
+            missing = set(range(len(truth.versions))) - store.pfns
+        else:
+            before = self._barriers.get((base.term, base.epoch))
+            if before is None or before.state.lineage != truth.state.lineage:
+                return
+            pairs = zip(before.versions, truth.versions, strict=True)
+            missing = {pfn for pfn, (old, new) in enumerate(pairs) if old != new} - store.pfns
+        if missing:
+            self.accuse("C5", f"{host}: pages {sorted(missing)} were written and are not in the epoch's set")
+
+    # Output.
+
+    def on_left(self, host: str, data: bytes) -> None:
+        record, side = self._server.record, self.sides[host]
+        frame = Frame.unpack(data)
+        if record is None or (record.holder, record.term) != (host, side.term) or not record.live:
+            self.accuse("C2", f"{host} (term {side.term}) speaks {frame}, the arbiter has {record}")
+            return
+        if frame is None:
+            return
+        self.frames_left += 1
+        lineage = self._sent.get(frame)
+        if lineage is None:
+            self.accuse("C6", f"{host} says {frame}, which no guest has sent")
+            return
+        newest = self._left.get(lineage, 0)
+        if frame.number <= newest:
+            self.accuse("C6", f"{host} says frame {frame.number} after frame {newest}")
+        self._left[lineage] = max(newest, frame.number)
+        if not record.barred and frame.number > self._covered.get(lineage, 0):
+            covered = self._covered.get(lineage, 0)
+            self.accuse("C1", f"{host} says frame {frame.number}, committed epochs contain {covered}")

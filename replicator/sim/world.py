@@ -1,0 +1,63 @@
+"""Virtual time: one clock, one heap of what is to happen, one source of chance. The same seed gives the same run.
+
+This file does not know what happens; it only makes it happen in the order of time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+Action = Callable[..., None]
+
+#: Happenings that are remembered.
+TRACE_KEPT = 5_000
+
+
+class World:
+    """`now_ns` counts from the start of the simulation."""
+
+    def __init__(self, seed: int) -> None:
+        self.now_ns = 0
+        self.rng = random.Random(f"world {seed}")
+        #: (time, where, what) of the newest happenings; `what` is turned into text only when it is read.
+        self.trace: deque[tuple[int, str, Any]] = deque(maxlen=TRACE_KEPT)
+        #: Set when the run is over: whatever is still torn down afterwards has no effect.
+        self.over = False
+        self.steps = 0
+        self._heap: list[tuple[int, int, Action, tuple[Any, ...]]] = []
+        self._numbers = count()
+
+    def at(self, at_ns: int, action: Action, *arguments: Any) -> None:
+        """Let `action` happen at a time; in the past means now."""
+        heapq.heappush(self._heap, (max(at_ns, self.now_ns), next(self._numbers), action, arguments))
+
+    def after(self, delay_ns: int, action: Action, *arguments: Any) -> None:
+        self.at(self.now_ns + delay_ns, action, *arguments)
+
+    def step(self) -> bool:
+        """Let the next thing happen. False when nothing is left."""
+        if not self._heap:
+            return False
+        self.now_ns, _, action, arguments = heapq.heappop(self._heap)
+        self.steps += 1
+        action(*arguments)
+        return True
+
+    def between(self, low: int, high: int) -> int:
+        """Chance: a whole number, both ends included."""
+        return low if high <= low else low + int(self.rng.random() * (high - low + 1))
+
+    def chance(self, probability: float) -> bool:
+        return probability > 0 and self.rng.random() < probability
+
+    def note(self, where: str, what: Any) -> None:
+        """A line for the trace."""
+        self.trace.append((self.now_ns, where, what))
+
+    def read_trace(self) -> list[str]:
+        return [f"{at / 1e6:12.3f} ms  {where:8} {what}" for at, where, what in self.trace]

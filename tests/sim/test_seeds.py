@@ -1,0 +1,66 @@
+"""No promise is broken in simulated runs: seeds that are always the same, new ones each time, and runs that once failed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from replicator.sim.pair import Result
+from replicator.sim.report import Totals, describe_failure
+from replicator.sim.run import run_many, run_scenario, run_seed, scenario_of, shrink
+from replicator.sim.scenario import load_scenario
+
+FIXED = range(120)
+FRESH = 60
+JOBS = 2
+SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
+
+
+def explain(result: Result) -> str:
+    """The failure with the fewest faults that still show it."""
+    smallest = shrink(scenario_of(result.seed), result)
+    return "\n".join(describe_failure(smallest, f"python -m replicator.sim --seed {result.seed}"))
+
+
+def run_all(seeds: range) -> Totals:
+    totals = Totals()
+    for result in run_many(seeds, JOBS):
+        totals.add(result)
+        assert result.violation is None, explain(result)
+    return totals
+
+
+@pytest.mark.timeout(400)
+def test_fixed_seeds_and_what_they_cover() -> None:
+    totals = run_all(FIXED)
+    assert totals.epochs >= 200 * len(FIXED)
+    assert sum(totals.faults.values()) >= 5 * len(FIXED)
+    assert totals.take_overs > len(FIXED) / 4
+    assert len(totals.coverage) > 250
+
+
+@pytest.mark.timeout(400)
+def test_fresh_seeds() -> None:
+    """Others on each run; a failure names its seed."""
+    first = 1_000_000 + time.time_ns() % 1_000_000_000
+    run_all(range(first, first + FRESH))
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_what_once_failed(path: Path) -> None:
+    result = run_scenario(load_scenario(path))
+    assert result.violation is None, "\n".join(
+        describe_failure(result, f"python -m replicator.sim --scenario {path}")
+    )
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    one, two = run_seed(7), run_seed(7)
+    assert (one.epochs, one.frames, one.virtual_ns, one.coverage) == (
+        two.epochs,
+        two.frames,
+        two.virtual_ns,
+        two.coverage,
+    )
