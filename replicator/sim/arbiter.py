@@ -10,7 +10,7 @@ from replicator.arbiter.keeper import LeaseCallbacks, LeaseDeadline, LeaseRenewa
 from replicator.arbiter.rules import LeaseChange, Rule
 from replicator.arbiter.stored import Stored, StoredArbiter
 from replicator.errors import ArbiterError
-from replicator.sim.process import POOL_DELAY_NS, Process
+from replicator.sim.process import Process
 from replicator.sim.world import World
 from replicator.units import NS_PER_MS, NS_PER_S
 
@@ -133,8 +133,7 @@ class SimKeeper:
 
     def _ask(self) -> None:
         process = self._process
-        delay_ns = process.world.between(*POOL_DELAY_NS) + process.pool_extra_ns()
-        process.schedule(delay_ns, self._tick, process.clock.boottime_ns())
+        process.schedule(process.draw_pool_delay(), self._tick, process.clock.boottime_ns())
 
     def _tick(self, requested_ns: int) -> None:
         if self._stopped:

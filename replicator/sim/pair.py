@@ -40,6 +40,8 @@ OPERATOR_NS = 250 * NS_PER_MS
 NO_GUEST_NS = 1_500 * NS_PER_MS
 #: A status may be wrong for as long as it takes to notice: silence, an ack that is overdue, and some work.
 NOTICE_NS = 900 * NS_PER_MS
+#: Who is alone lets out what waits, as soon as the relay's thread has its turn.
+MUTE_NS = 150 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +285,8 @@ class Pair:
         output = host.network.output if host.network is not None else None
         if word in ("active-alone", "unprotected") and output is not None and output.running:
             silent_ns = output.stats().oldest_held_age_ns
-            if (
-                silent_ns > NOTICE_NS
-                and self.world.now_ns - self._alone_since_ns.get(host.name, 0) > NOTICE_NS
-            ):
+            alone_ns = self.world.now_ns - self._alone_since_ns.get(host.name, 0)
+            if min(silent_ns, alone_ns) > MUTE_NS:
                 self.stage.judge.accuse("C7", f"{host.name} says {word!r} and lets nothing out")
         else:
             self._alone_since_ns[host.name] = self.world.now_ns

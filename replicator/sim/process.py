@@ -19,8 +19,9 @@ from replicator.sim.clocks import HostClock
 from replicator.sim.world import Action, World
 
 NS_PER_S = 1_000_000_000
-#: A thread of the pool begins its work within this time.
+#: A request to the arbiter takes this long, and now and then much longer.
 POOL_DELAY_NS = (20_000, 400_000)
+SLOW_REQUESTS, SLOWER = 0.1, 40
 
 
 class ProcessDied(BaseException):
@@ -66,6 +67,11 @@ class Process:
                 pass
             finally:
                 events._set_running_loop(None)
+
+    def draw_pool_delay(self) -> int:
+        """How long a piece of work waits for a thread of the pool, or is on its way."""
+        times = SLOWER if self.world.chance(SLOW_REQUESTS) else 1
+        return self.world.between(*POOL_DELAY_NS) * times + self.pool_extra_ns()
 
     def count_step(self) -> None:
         """Between two steps of the event loop."""
@@ -197,7 +203,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         future = self.create_future()
         process = self._process
         requested_ns = process.clock.boottime_ns()
-        delay_ns = process.world.between(*POOL_DELAY_NS) + process.pool_extra_ns()
+        delay_ns = process.draw_pool_delay()
         job = _Job(future, requested_ns, func, args)
         self._jobs[job] = None
         process.schedule(delay_ns, self._work, job)

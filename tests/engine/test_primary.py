@@ -330,3 +330,45 @@ def test_a_report_out_of_order_is_our_own_bug():
     protect(play)
     with pytest.raises(InvariantError):
         play(ev.PagesCopied(2))
+
+
+def test_a_lost_link_in_the_first_pause_of_a_synchronisation_lets_the_guest_speak_again():
+    """The runner holds from that barrier on, and nobody will ack it."""
+    play = make_primary()
+    connect(play)
+    assert fx.PauseGuest(1, hold=True) in play(ev.LiveCopied(1, 10))
+    play(ev.LinkLost("cut"))
+    effects = play(ev.GuestPaused(1, 5))
+    assert effects == [fx.PassOutput(), fx.ResumeGuest(1)]
+    assert play.machine.passing
+
+
+def test_a_lease_that_comes_back_in_a_pause_starts_what_waited():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 5), ev.PagesCopied(2), ev.DeviceStateSaved(2))
+    play(ev.LeaseLapsed("no answer"), ev.ResumeDenied(2), ev.LinkLost("cut"))
+    connect(play, 1, digest_of(1))
+    assert play.machine.link is Link.READY
+    assert play(ev.LeaseRegained()) == [fx.ResumeGuest(2)]
+    assert play(ev.GuestResumed(2)) == [fx.OpenEpoch(3, 1), fx.CopyLive(3)]
+
+
+def test_a_grant_to_go_alone_leaves_the_watch_over_the_peers_answer():
+    play = make_primary()
+    protect(play)
+    play(ev.LinkLost("cut"), ev.PeerSilent(), ev.LinkUp())
+    assert play.machine.link is Link.GREETING
+    assert fx.CancelTimer(fx.Timer.ACK) not in play(ev.AloneGranted())
+    assert fx.Reconnect() in play(ev.AckOverdue())
+
+
+def test_a_grant_to_go_alone_leaves_the_watch_over_epochs_on_their_way():
+    play = make_primary()
+    protect(play)
+    play(ev.LinkLost("cut"), ev.PeerSilent())
+    connect(play, 1, digest_of(1))
+    play(ev.LiveCopied(2, 5))
+    checkpoint(play, 2)
+    assert fx.CancelTimer(fx.Timer.ACK) not in play(ev.AloneGranted())
+    assert fx.Reconnect() in play(ev.AckOverdue())

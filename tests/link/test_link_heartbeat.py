@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -70,7 +70,14 @@ def test_an_absence_does_not_hide_a_peer_that_is_heard() -> None:
 class Beats:
     """One side's thread and what it reported, as a queue to wait on."""
 
-    def __init__(self, node: str, keys: Keys | None = None, port: int = 0, misses: int = 5) -> None:
+    def __init__(
+        self,
+        node: str,
+        keys: Keys | None = None,
+        port: int = 0,
+        misses: int = 5,
+        counts: Callable[[Heartbeat], bool] = lambda _: True,
+    ) -> None:
         self.reports: queue.Queue[tuple[str, Any]] = queue.Queue()
         self.progress = 0
         self.thread = HeartbeatThread(
@@ -82,6 +89,7 @@ class Beats:
                 on_silent=lambda last, ns: self.reports.put(("silent", (last, ns))),
                 on_alive=lambda beat: self.reports.put(("alive", beat)),
                 on_refused=lambda why: self.reports.put(("refused", why)),
+                counts=counts,
             ),
         )
         self.keys = keys
@@ -265,3 +273,14 @@ def test_numbers_that_cannot_work_are_refused() -> None:
                 ),
                 **wrong,
             )
+
+
+def test_only_beats_that_count_are_a_sign_of_life_and_a_hello_is_one_too() -> None:
+    a = Beats("host-a", counts=lambda beat: beat.role == "secondary")
+    b = Beats("host-b")
+    with beating(a, b):
+        a.thread.connect(b.address)
+        b.until("alive")
+        assert a.until("silent")[0] is None
+        a.thread.expect_peer()
+        assert a.until("silent")[0] is None

@@ -44,7 +44,9 @@ SILENT = {
 def all_kinds() -> list[type]:
     # A class with slots is made twice; the module has the one that counts.
     modules = ((ev, Event), (fx, Effect))
-    found = [k for module, base in modules for k in base.__subclasses__() if vars(module).get(k.__name__) is k]
+    found = [
+        k for module, base in modules for k in base.__subclasses__() if vars(module).get(k.__name__) is k
+    ]
     found.append(Sealed)
     return sorted(found, key=lambda kind: kind.__name__)
 

@@ -135,7 +135,7 @@ def a_barred_replica_is_promoted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "take_over", take_over)
 
 
-@planted("C4")
+@planted("C1", "C4")
 def an_alone_grant_and_a_lift_overtake_each_other(patch: pytest.MonkeyPatch) -> None:
     """Found by the simulator in the released runner: two requests under way at once."""
     original = PrimaryRole.__init__
@@ -248,25 +248,6 @@ def an_abandoned_epoch_keeps_the_wire(patch: pytest.MonkeyPatch) -> None:
             await self._send_part(self._waiting[0])
             if not self.abandoned:
                 self._waiting_bytes -= len(self._waiting.pop(0))
-
-    patch.setattr(OutgoingEpoch, "_send_waiting", send_waiting)
-
-
-@planted("crash", "C7")
-def a_part_is_dropped_that_was_dropped_before(patch: pytest.MonkeyPatch) -> None:
-    """Found by the drill in the released writer: an epoch that is given up while a part of it is sent."""
-
-    async def send_waiting(self: OutgoingEpoch) -> None:
-        if not self._on_wire:
-            await self._writer.wire.acquire()
-            self._on_wire = True
-            if self.abandoned:
-                self.leave_wire()
-                return
-            await self._writer.link.send_bulk(self._begin)
-        while self._waiting and not self.abandoned:
-            await self._send_part(self._waiting[0])
-            self._waiting_bytes -= len(self._waiting.pop(0))
 
     patch.setattr(OutgoingEpoch, "_send_waiting", send_waiting)
 

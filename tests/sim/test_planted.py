@@ -14,7 +14,21 @@ from replicator.sim.scenario import Scenario, load_scenario, save_scenario
 
 SEEDS_MAX = 1_000
 #: Rare ones: a seed that is known to find the bug is tried first. When it no longer does, all seeds are.
-KNOWN: dict[str, int] = {}
+KNOWN = {
+    "a_relay_that_looks_at_no_deadline": 35,
+    "a_lease_that_is_kept_while_frozen": 14,
+    "an_alone_grant_and_a_lift_overtake_each_other": 356,
+    "an_epoch_is_applied_unverified": 22,
+    "an_ack_before_the_epoch_is_whole": 14,
+    "an_undo_log_that_is_short_by_a_page": 25,
+    "a_bitmap_that_is_cleared_after_the_resume": 12,
+    "a_pause_and_a_thaw_overtake_each_other": 347,
+    "an_abandoned_epoch_keeps_the_wire": 25,
+    "a_host_that_beats_counts_as_a_primary": 31,
+    "a_lease_that_comes_back_in_a_pause_starts_nothing": 181,
+    "a_guest_alone_that_stays_mute": 181,
+    "a_status_that_does_not_look_at_the_lease": 105,
+}
 
 
 def find(name: str) -> Result:

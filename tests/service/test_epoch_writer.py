@@ -1,0 +1,80 @@
+"""Epochs that are given up while they are sent, or while they wait for their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from array import array
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from replicator.memory.pages import GuestLayout, GuestRam
+from replicator.service.epoch_writer import EpochWriter, OutgoingEpoch, part_bytes
+from replicator.units import PAGE_SIZE
+from replicator.wire.session import EpochBegin, EpochPart
+
+PAGES = 8
+SESSION = bytes(16)
+
+
+class SlowLink:
+    """Takes the beginning of an epoch at once, and a part only when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.open = asyncio.Event()
+
+    async def send_bulk(self, header: Any, payload: Any = None) -> None:
+        if isinstance(header, EpochPart):
+            await self.open.wait()
+        self.sent.append(header)
+
+
+def scene(play: Callable[[SlowLink, EpochWriter, GuestRam], Awaitable[None]]) -> None:
+    async def run() -> None:
+        fd = os.memfd_create("ram")
+        os.ftruncate(fd, PAGES * PAGE_SIZE)
+        link: Any = SlowLink()
+        try:
+            with GuestRam(fd, GuestLayout.flat(PAGES)) as ram:
+                await play(link, EpochWriter(link, part_bytes(2), batch_pages=2), ram)
+        finally:
+            os.close(fd)
+
+    asyncio.run(run())
+
+
+def start(writer: EpochWriter, ram: GuestRam, epoch: int) -> tuple[OutgoingEpoch, asyncio.Task[None]]:
+    outgoing = writer.open(EpochBegin(SESSION, 1, epoch, 1))
+    pfns = array("Q", range(PAGES))
+    adding = outgoing.add_pages(ram, pfns, send_at_once=True, note=lambda _: None)
+    return outgoing, asyncio.create_task(adding)
+
+
+def test_an_epoch_given_up_while_it_waits_lets_the_next_one_travel() -> None:
+    async def play(link: SlowLink, writer: EpochWriter, ram: GuestRam) -> None:
+        first, sending = start(writer, ram, 2)
+        second, waiting = start(writer, ram, 3)
+        await asyncio.sleep(0)
+        second.abandon()
+        second.leave_wire()
+        link.open.set()
+        await asyncio.gather(sending, waiting)
+        first.leave_wire()
+        assert not writer.wire.locked()
+        assert {header.epoch for header in link.sent} == {2}
+
+    scene(play)
+
+
+def test_an_epoch_given_up_while_a_part_is_sent_ends_quietly() -> None:
+    async def play(link: SlowLink, writer: EpochWriter, ram: GuestRam) -> None:
+        outgoing, sending = start(writer, ram, 2)
+        await asyncio.sleep(0)
+        outgoing.abandon()
+        outgoing.leave_wire()
+        link.open.set()
+        await sending
+        assert [type(header) for header in link.sent] == [EpochBegin, EpochPart]
+
+    scene(play)
