@@ -59,8 +59,9 @@ def test_an_epoch_given_up_while_it_waits_lets_the_next_one_travel() -> None:
         second.abandon()
         second.leave_wire()
         link.open.set()
-        await asyncio.gather(sending, waiting)
+        await sending
         first.leave_wire()
+        await waiting
         assert not writer.wire.locked()
         assert {header.epoch for header in link.sent} == {2}
 
