@@ -194,6 +194,7 @@ class Daemon:
             if reason or self._next is None:
                 self._chronicle.tell_ended(reason)
                 return reason
+            store.leave_ram_to_guest()
             return await self._serve_primary(self._next)
 
     def _open_store(self, ram_bytes: int, layout: GuestLayout) -> ReplicaStore:

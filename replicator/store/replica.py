@@ -21,7 +21,7 @@ from replicator.store import files
 from replicator.store.journal import Phase
 from replicator.store.open_epoch import OpenEpoch
 from replicator.store.recovery import FRESH, open_replica
-from replicator.store.replica_files import RAM, ReplicaFiles, empty_entry, remove_files
+from replicator.store.replica_files import RAM, ReplicaFiles, empty_entry, remove_all_but_ram, remove_files
 from replicator.store.replica_ram import ReplicaRam
 from replicator.store.verdicts import Committed, Promotable, Recovery, committed_of, promotable_of
 from replicator.units import PAGE_SIZE
@@ -122,6 +122,12 @@ class ReplicaStore:
         opened, self._files, self._open = self._files, None, None
         if opened is not None:
             opened.close()
+
+    def leave_ram_to_guest(self) -> None:
+        """A guest runs on the RAM file: close everything, and free the rest of the replica's space."""
+        require(self._recovered.entry.phase is Phase.ACTIVE, "only an active replica is left to its guest")
+        self.forsake()
+        remove_all_but_ram(self._directory)
 
     def destroy(self) -> None:
         """Close, and remove the replica's files (the directory too when nothing else is in it)."""

@@ -122,6 +122,13 @@ def _close_mapping(mapping: mmap.mmap) -> None:
         mapping.close()
 
 
+def remove_all_but_ram(directory: Path) -> None:
+    """Free what only a replica needs. The journal stays: it says why the RAM is no replica."""
+    for name in ALL_NAMES:
+        if name not in (RAM, JOURNAL):
+            (directory / name).unlink(missing_ok=True)
+
+
 def remove_files(directory: Path) -> None:
     """Remove the replica's files, only those; the directory too when nothing else is in it."""
     for name in ALL_NAMES:

@@ -307,6 +307,17 @@ class TestActive:
         fixture.store.mark_active()
         assert fixture.store.ram_path.read_bytes() == fixture.shape.ram_image(fixture.ram)
 
+    def test_its_ram_is_left_to_the_guest_and_the_rest_is_freed(self, fixture: Fixture) -> None:
+        with pytest.raises(InvariantError, match="active"):
+            fixture.store.leave_ram_to_guest()
+        fixture.store.mark_active()
+        fixture.store.leave_ram_to_guest()
+        assert {path.name for path in fixture.directory.iterdir()} == {"ram", "journal"}
+        again = fixture.shape.open(fixture.directory)
+        recovery = again.recover()
+        assert recovery.outcome is Outcome.UNSYNCED and "guest ran" in recovery.reason
+        again.close()
+
     def test_discard_makes_room_for_a_new_sync(self, fixture: Fixture) -> None:
         fixture.store.mark_active()
         fixture.store.discard("became secondary")
