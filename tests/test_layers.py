@@ -16,6 +16,16 @@ LAYERS = {
     "service": 4, "observe": 4, "stream": 4,
     "cli": 5, "demo": 5, "drill": 5, "sim": 5,
 }  # fmt: skip
+#: Room of the drill -> the other rooms that it may import; see replicator/drill/__init__.py.
+DRILL_ROOMS: dict[str, set[str]] = {
+    "matrix": set(), "history": set(),
+    "actors": {"matrix"},
+    "stand": {"matrix", "actors"},
+    "harm": {"matrix", "actors", "stand"},
+    "report": {"matrix", "history"},
+    "run": {"matrix", "history", "actors", "stand", "harm", "report"},
+    "on_copy": {"report"}, "for_real": {"report"},
+}  # fmt: skip
 ADAPTERS = {name for name, layer in LAYERS.items() if layer == 3}
 IMPURE = {"asyncio", "os", "random", "select", "socket", "subprocess", "threading", "time", "zmq"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT)
@@ -54,3 +64,15 @@ def test_pure_code_has_no_world(path):
 
 def test_every_package_has_a_layer():
     assert {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} <= set(LAYERS)
+
+
+@pytest.mark.parametrize("room", DRILL_ROOMS)
+def test_rooms_of_the_drill_import_one_way(room):
+    files = sorted((ROOT / "drill" / room).rglob("*.py"))
+    known = {name.split(".")[2] for path in files for name in imported(path) if ".drill." in name}
+    assert files
+    assert known - {room} <= DRILL_ROOMS[room]
+
+
+def test_every_room_of_the_drill_has_its_place():
+    assert {path.parent.name for path in (ROOT / "drill").rglob("*.py")} == {*DRILL_ROOMS, "drill"}

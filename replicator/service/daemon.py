@@ -2,8 +2,9 @@
 
 It owns what outlives a role: the link, the heartbeats, the control socket, the state folder. A role ends by itself;
 its result says whether this side goes on as primary (it was promoted) or ends. This file is about life only: what
-the parts are made from says wiring.py, what an operator may order operator.py, what is shown views.py. Nothing here
-decides about epochs or leases.
+the parts are made from says wiring.py, how the guest starts to run on a replica promotion.py, who gets what the link
+brings doorkeeper.py, what an operator may order operator.py, what is shown views.py. Nothing here decides about epochs
+or leases.
 """
 
 from __future__ import annotations
@@ -20,34 +21,34 @@ from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline
 from replicator.engine import events as ev
 from replicator.engine.output import Frame
 from replicator.engine.primary import PrimaryMachine
-from replicator.errors import GuestError, ReplicatorError
+from replicator.errors import ReplicatorError
 from replicator.guests.base import Guest
-from replicator.link.base import BadMessage, LinkRefused, LinkUp, PeerRefused, Received
 from replicator.link.heartbeat import HeartbeatCallbacks
 from replicator.memory.pages import GuestLayout
 from replicator.observe.journal import Journal
 from replicator.observe.status import Status
-from replicator.output.announce import AddressBook, build_announcement
 from replicator.output.base import OutputPort, RelayCallbacks
 from replicator.service import wiring
 from replicator.service.attached import attach_instead
 from replicator.service.chronicle import Chronicle
 from replicator.service.commit_log import CommitLog
 from replicator.service.config import DaemonConfig
+from replicator.service.doorkeeper import Doorkeeper
 from replicator.service.drill_desk import DrillDesk
 from replicator.service.epoch_writer import Recorder
 from replicator.service.guest_kit import GuestKit
 from replicator.service.operator import OperatorDesk
 from replicator.service.platform import HostPlatform, Platform
-from replicator.service.primary_role import PrimaryParts, PrimaryRole
+from replicator.service.primary_parts import PrimaryParts
+from replicator.service.primary_role import PrimaryRole
+from replicator.service.promotion import Promotion
 from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
 from replicator.service.standby import StandbyKeeper
-from replicator.service.turn_away import turn_away, why_turned_away
 from replicator.service.views import Role, make_beat, show_role, word_of
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS
-from replicator.wire.session import Heartbeat, Hello
+from replicator.wire.session import Heartbeat
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,7 +109,6 @@ class Daemon:
         self._standby: StandbyKeeper | None = None
         #: Until there is a role, nothing is read from the link.
         self._has_role = asyncio.Event()
-        self._next: PrimaryRole | None = None
         self._tick_ns = self._clock.monotonic_ns()
         self._heartbeat = platform.make_heartbeats(
             link_config,
@@ -122,6 +122,18 @@ class Daemon:
                 counts=self._is_expected,
             ),
         )
+        self._doorkeeper = Doorkeeper(
+            self._link,
+            config.node.name,
+            self._refusals,
+            find_role=lambda: self._role,
+            on_hello=self._heartbeat.expect_peer,
+        )
+
+    @property
+    def role(self) -> Role | None:
+        """What it does at present, None while it starts."""
+        return self._role
 
     def status(self) -> Status:
         node, guest = self._config.node.name, self._kit.name
@@ -159,25 +171,23 @@ class Daemon:
             standby = StandbyKeeper(lambda: self._kit.make_standby(self._folder.run_dir), store.ram_path)
             await standby.start()
             self._standby = standby
-            books = [AddressBook(mac) for mac in identity.macs]
-
-            async def activate(lease: Lease, state: bytes, frames: list[Frame]) -> None:
-                keeper = self._keep(lease)
-                self._chronicle.tell_primary(lease, promoted=True)
-                guest = await standby.activate(state)
-                try:
-                    await self._start_promoted(guest, keeper, frames, books)
-                except ReplicatorError:
-                    await guest.kill()
-                    raise
-
+            promotion = Promotion(
+                standby,
+                identity.macs,
+                self._chronicle,
+                has_lease=self._has_lease,
+                committed=lambda: committed_epoch(self._role),
+                keep_lease=self._keep,
+                open_network=self._open_network,
+                make_primary=self._make_primary,
+            )
             parts = SecondaryParts(
                 self._config.node.name,
                 identity,
                 store,
                 self._link,
                 self._arbiter,
-                activate,
+                promotion.activate,
                 clock=self._clock,
                 watch=self._watch_secondary,
             )
@@ -191,11 +201,11 @@ class Daemon:
                 reason = await role.ended
             finally:
                 await standby.kill()
-            if reason or self._next is None:
+            if reason or promotion.primary is None:
                 self._chronicle.tell_ended(reason)
                 return reason
             store.leave_ram_to_guest()
-            return await self._serve_primary(self._next)
+            return await self._serve_primary(promotion.primary)
 
     def _open_store(self, ram_bytes: int, layout: GuestLayout) -> ReplicaStore:
         staging_bytes = self._config.epoch.staging_bytes
@@ -213,26 +223,6 @@ class Daemon:
                 role.post_threadsafe(ev.PeerSilent())
 
         asyncio.get_running_loop().call_later(beat.interval_ms * (beat.misses + 2) / 1000, check)
-
-    async def _start_promoted(
-        self, guest: Guest, keeper: Keeper, frames: list[Frame], books: Sequence[AddressBook]
-    ) -> None:
-        for frame in frames:
-            if frame.nic < len(books):
-                books[frame.nic].learn_input(frame.data)
-        relay = self._open_network(guest, frames)
-        try:
-            if self._clock.boottime_ns() >= self._deadline.deadline_ns:
-                raise GuestError("the lease ended before the guest could run")
-            await guest.resume()
-        except GuestError:
-            relay.stop()
-            raise
-        self._chronicle.tell_running(committed_epoch(self._role), len(frames))
-        relay.announce(
-            [Frame(nic, raw) for nic, book in enumerate(books) for raw in build_announcement(book.known())]
-        )
-        self._next = self._make_primary(guest, relay, keeper)
 
     async def _serve_primary(self, role: PrimaryRole) -> str:
         self._take_role(role)
@@ -300,6 +290,9 @@ class Daemon:
         keeper.start()
         return keeper
 
+    def _has_lease(self) -> bool:
+        return self._clock.boottime_ns() < self._deadline.deadline_ns
+
     def _makes_progress(self) -> bool:
         return self._tick_age_ns() < self._arbiter.ttl_ms * NS_PER_MS
 
@@ -324,7 +317,7 @@ class Daemon:
             await self._link.start()
             self._heartbeat.start()
             await self._control.start()
-            for work in (self._dispatch(), self._keep_ticking()):
+            for work in (self._read_link(), self._keep_ticking()):
                 tasks.append(asyncio.create_task(work))
                 tasks[-1].add_done_callback(self._end_with)
             yield
@@ -364,26 +357,9 @@ class Daemon:
                 self._chronicle.tick(word_of(self._role, self._standby_trouble()))
             await asyncio.sleep(self._arbiter.ttl_ms / 8000)
 
-    async def _dispatch(self) -> None:
+    async def _read_link(self) -> None:
         await self._has_role.wait()
-        async for event in self._link.received():
-            if isinstance(event, LinkRefused | PeerRefused | BadMessage):
-                self._refusals.note(event)
-            elif isinstance(event, LinkUp) or (
-                isinstance(event, Received) and isinstance(event.message, Hello)
-            ):
-                self._refusals.settle()
-            role = self._role
-            away = why_turned_away(event, runs_guest=isinstance(role, PrimaryRole))
-            if away is not None and isinstance(event, Received | BadMessage):
-                await turn_away(self._link, self._config.node.name, event.peer_id, away, self.status().term)
-            elif isinstance(role, SecondaryRole):
-                await role.on_link(event)
-                if isinstance(event, Received) and isinstance(event.message, Hello):
-                    # It may die before its first beat comes.
-                    self._heartbeat.expect_peer()
-            elif isinstance(role, PrimaryRole):
-                role.on_link(event)
+        await self._doorkeeper.read()
 
     def _post(self, event: ev.Event) -> None:
         """From any thread."""

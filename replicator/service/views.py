@@ -33,6 +33,13 @@ def show_role(role: Role | None, node: str, guest: str, *, standby_trouble: str 
     return Status(node, guest, "none", STARTING)
 
 
+def term_of(role: Role | None) -> int:
+    """0 while there is no role."""
+    if isinstance(role, PrimaryRole):
+        return role.parts.keeper.lease.term
+    return role.machine.term if isinstance(role, SecondaryRole) else 0
+
+
 def word_of(role: Role | None, standby_trouble: str) -> str:
     """The state word alone, which is cheap enough to be asked for many times a second."""
     if isinstance(role, PrimaryRole):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from replicator.sim.pair import Result
 from replicator.sim.report import Totals, describe_failure
 from replicator.sim.run import hush, run_many, run_scenario, scenario_of, shrink
 from replicator.sim.scenario import Scenario, load_scenario, save_scenario
+from replicator.sim.simulation import Result
 
 COMMAND = "python -m replicator.sim"
 #: Failures that are shown whole; more are counted.

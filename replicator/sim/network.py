@@ -23,6 +23,8 @@ CONTROL_MAX = 64
 #: After so long without progress a connection is given up.
 GIVE_UP_NS = (300 * NS_PER_MS, 900 * NS_PER_MS)
 REDIAL_NS = (5 * NS_PER_MS, 40 * NS_PER_MS)
+#: What a message takes when nothing is wrong.
+CALM_LATENCY_NS = (50_000, 300_000)
 
 Frames = Sequence["bytes | memoryview"]
 
@@ -31,7 +33,7 @@ Frames = Sequence["bytes | memoryview"]
 class Weather:
     """What the network does to messages of one direction at present."""
 
-    latency_ns: tuple[int, int] = (50_000, 300_000)
+    latency_ns: tuple[int, int] = CALM_LATENCY_NS
     #: 0 for no limit.
     bytes_per_s: int = 0
     cut: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from replicator.sim.faults import Kind
-from replicator.sim.pair import Result
+from replicator.sim.simulation import Result
 
 #: Lines of the trace that a failure shows.
 TRACE_SHOWN = 200

@@ -8,8 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from replicator.sim.faults import Fault, draw_plan
-from replicator.sim.pair import Pair, Result, draw_settings
 from replicator.sim.scenario import Scenario
+from replicator.sim.settings import draw_settings
+from replicator.sim.simulation import Result, Simulation
 
 SHRINK_RUNS_MAX = 80
 SEEDS_A_JOB = 8
@@ -20,26 +21,23 @@ def scenario_of(seed: int) -> Scenario:
     return Scenario(seed, draw_settings(seed), tuple(draw_plan(seed)))
 
 
-def run_scenario(
-    scenario: Scenario, plan: Sequence[Fault] | None = None, *, kind: type[Pair] = Pair
-) -> Result:
+def run_scenario(scenario: Scenario, plan: Sequence[Fault] | None = None) -> Result:
     """One run; `plan` in place of the scenario's."""
-    faults = scenario.plan if plan is None else plan
-    return kind(scenario.seed, list(faults), scenario.settings).run()
+    return Simulation(scenario.seed, scenario.plan if plan is None else plan, scenario.settings).run()
 
 
-def run_seed(seed: int, *, kind: type[Pair] = Pair) -> Result:
-    return run_scenario(scenario_of(seed), kind=kind)
+def run_seed(seed: int) -> Result:
+    return run_scenario(scenario_of(seed))
 
 
-def shrink(scenario: Scenario, result: Result, *, kind: type[Pair] = Pair) -> Result:
+def shrink(scenario: Scenario, result: Result) -> Result:
     """Remove faults one by one as long as the same promise is broken."""
     smallest, index = result, 0
     for _ in range(SHRINK_RUNS_MAX):
         if smallest.violation is None or index >= len(smallest.plan):
             break
         plan = smallest.plan[:index] + smallest.plan[index + 1 :]
-        again = run_scenario(scenario, plan, kind=kind)
+        again = run_scenario(scenario, plan)
         if again.violation is not None and again.violation.promise == smallest.violation.promise:
             smallest = again
         else:

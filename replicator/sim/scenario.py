@@ -9,8 +9,8 @@ from typing import Any
 
 from replicator.errors import ConfigError
 from replicator.sim.faults import Fault, Kind
-from replicator.sim.host import Settings
 from replicator.sim.machine import Workload
+from replicator.sim.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from replicator.errors import InvariantError, require
 from replicator.guests.base import Guest
 from replicator.output.base import BarrierMark, OutputPort, RelayCallbacks
 from replicator.output.memory import MemoryOutput, MemoryPort
-from replicator.sim.machine import MAC, SOCKET_FRAMES, SimGuest
+from replicator.sim.guest import SimGuest
+from replicator.sim.machine import MAC, SOCKET_FRAMES
 from replicator.sim.process import Process
 from replicator.units import NS_PER_MS, Epoch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.drill.counting import Answer, Count, check_answers, longest_gap
+from replicator.drill.actors.counting import Answer, Count, check_answers, longest_gap
 
 
 def answers(*pairs: tuple[int, int], boots: int = 1) -> list[Answer]:

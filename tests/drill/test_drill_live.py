@@ -12,9 +12,9 @@ import pytest
 
 from replicator.cli.drill import matrix
 from replicator.demo.lab import namespace_names
-from replicator.drill.guests import SyntheticDrillGuest
-from replicator.drill.matrix import Cell, choose_cells
-from replicator.drill.run import run_cells
+from replicator.drill.matrix.cells import Cell, choose_cells
+from replicator.drill.run.matrix import run_cells
+from replicator.drill.stand.guests import SyntheticDrillGuest
 from replicator.errors import DrillFailed
 
 pytestmark = pytest.mark.live

@@ -20,8 +20,8 @@ from command_line import Outcome, replicator
 from pair import Pair
 
 from replicator.demo.stage import children_of
-from replicator.drill import for_real
-from replicator.drill.for_real_ear import GuestEar
+from replicator.drill.for_real import drill as for_real
+from replicator.drill.for_real.ear import GuestEar
 from replicator.errors import FenceError
 from replicator.service.config import load_config
 

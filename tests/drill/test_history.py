@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from history_maker import MS, TTL_NS, PairMaker, Side, client_lines, dump
 
-from replicator.drill.history import read_history
-from replicator.drill.history_check import RULES, CheckReport, check_files, check_history
-from replicator.drill.history_report import render_report
+from replicator.drill.history.check import RULES, CheckReport, check_files, check_history
+from replicator.drill.history.facts import read_history
+from replicator.drill.history.report import render_report
 from replicator.errors import ConfigError, FileAccessError
 
 STEPS = ("epoch", "blink", "alone_and_back", "fail_over_and_back", "renew")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from replicator.drill.history import read_history
-from replicator.drill.history_check import CheckReport, check_history
+from replicator.drill.history.check import CheckReport, check_history
+from replicator.drill.history.facts import read_history
 from replicator.service.config import DaemonConfig
 from replicator.service.daemon import Options
 from replicator.sim.host import Host, WatchedDaemon

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from replicator.demo.promises import Report
-from replicator.drill.faults import NATURES, Fault, Outcome
-from replicator.drill.judge import Observed, judge
+from replicator.drill.matrix.faults import NATURES, Fault, Outcome
+from replicator.drill.matrix.judge import Observed, judge
 from replicator.units import NS_PER_MS
 
 MS = NS_PER_MS

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.drill.actor import EFFECT_AFTER
-from replicator.drill.coverage import COVERED_BY, SIMULATED, STATES, Covered
-from replicator.drill.faults import NATURES, Fault, Outcome, Setting
-from replicator.drill.injuries import INJURIES
-from replicator.drill.matrix import QUICK, all_cells, choose_cells, order_cells
-from replicator.drill.phases import OF_PRIMARY, OF_SECONDARY, Phase, Role
+from replicator.drill.actors.daemon import EFFECT_AFTER
+from replicator.drill.harm.injuries import INJURIES
+from replicator.drill.matrix.cells import QUICK, all_cells, choose_cells, order_cells
+from replicator.drill.matrix.coverage import COVERED_BY, SIMULATED, STATES, Covered
+from replicator.drill.matrix.faults import NATURES, Fault, Outcome, Setting
+from replicator.drill.matrix.phases import OF_PRIMARY, OF_SECONDARY, Phase, Role
 from replicator.errors import ConfigError
 from replicator.sim.faults import Kind
 
-#: Hit in the parts of actor_platform.py, or by a look into a step, and not before an effect.
+#: Hit in the parts of actors/platform.py, or by a look into a step, and not before an effect.
 HIT_ELSEWHERE = {Phase.COPYING, Phase.SENDING, Phase.AWAITING, Phase.APPLYING, Phase.RECEIVING}
 
 

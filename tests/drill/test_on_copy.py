@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from command_line import PROGRAM, replicator
 from pair import PATIENCE_S, Pair
 
-from replicator.drill.on_copy_report import Pace, find_problems, split_pace
+from replicator.drill.on_copy.report import Pace, find_problems, split_pace
 from replicator.observe.status import Percentiles
 
 CONFIG, FENCE, LINK = 2, 8, 4

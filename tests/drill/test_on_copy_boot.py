@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.drill import on_copy_boot
-from replicator.drill.on_copy_boot import Boot, boot_copy
+from replicator.drill.on_copy.boot import Boot, boot_copy
 from replicator.errors import DrillFailed, GuestError
 from replicator.guests.synthetic import SyntheticConfig, SyntheticGuest, SyntheticStandby
 from replicator.service.guest_kit import SyntheticKit
@@ -58,7 +57,7 @@ def children_of_ours() -> list[str]:
 
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_copy_boot, "ANSWER_TIMEOUT_S", 0.4)
+    monkeypatch.setattr("replicator.drill.on_copy.boot.ANSWER_TIMEOUT_S", 0.4)
 
 
 def test_it_answers_its_neighbour(place: Place) -> None:
@@ -89,7 +88,7 @@ def test_silence_is_described(place: Place) -> None:
 
 @pytest.mark.usefixtures("short_patience")
 def test_a_guest_that_writes_nothing_does_not_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_copy_boot, "WRITE_S", 0.1)
+    monkeypatch.setattr("replicator.drill.on_copy.boot.WRITE_S", 0.1)
     with pytest.raises(DrillFailed, match="wrote no page"):
         place.boot(SyntheticKit(SyntheticConfig(steps_per_ms=0), has_nic=False))
 

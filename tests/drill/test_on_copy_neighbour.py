@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.drill import on_copy_frames as frames
-from replicator.drill.on_copy_frames import Station
-from replicator.drill.on_copy_neighbour import OWN_MAC, OWN_PORT, PING_NUMBER, Heard, Neighbour
+from replicator.drill.on_copy import frames
+from replicator.drill.on_copy.frames import Station
+from replicator.drill.on_copy.neighbour import OWN_MAC, OWN_PORT, PING_NUMBER, Heard, Neighbour
 from replicator.guests.synthetic_frames import Address, Reply, answer_frame
 
 MAC = "52:54:00:53:59:4e"

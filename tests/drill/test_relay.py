@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from replicator.drill.relay import DAMAGED_BYTES_MIN, FLIP, PORTS, TRUNCATE, Harm, Relay, obey
+from replicator.drill.actors.relay import DAMAGED_BYTES_MIN, FLIP, PORTS, TRUNCATE, Harm, Relay, obey
 
 BASE = 18_300
 TARGET = BASE + 10

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from replicator.cli.drill.matrix import HTML_NAME, JSON_NAME, WIDTH_MIN, write_report
-from replicator.drill.faults import Fault
-from replicator.drill.hardware import describe_machine, describe_version
-from replicator.drill.html import SHADES_MS, anchor, describe_square, render
-from replicator.drill.journals import JournalVerdict, check_journals
-from replicator.drill.judge import Verdict
-from replicator.drill.matrix import Cell, choose_cells
-from replicator.drill.phases import Phase
-from replicator.drill.result import CellResult, DrillResult
-from replicator.drill.table import describe_journals, show
+from replicator.drill.history.verdict import JournalVerdict, check_journals
+from replicator.drill.matrix.cells import Cell, choose_cells
+from replicator.drill.matrix.faults import Fault
+from replicator.drill.matrix.judge import Verdict
+from replicator.drill.matrix.phases import Phase
+from replicator.drill.report.hardware import describe_machine, describe_version
+from replicator.drill.report.html import SHADES_MS, anchor, describe_square, render
+from replicator.drill.report.result import CellResult, DrillResult
+from replicator.drill.report.table import describe_journals, show
 
 GOOD = Verdict(True, (), 12.0, 250.0, 900.0, 310.0, 0, 0, "b")
 BAD = Verdict(

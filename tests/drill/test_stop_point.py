@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from replicator.drill.ear import ENDED, Ear
-from replicator.drill.phases import Phase
-from replicator.drill.stop_point import ARM, GO
+from replicator.drill.actors.stop_point import ARM, GO
+from replicator.drill.matrix.phases import Phase
+from replicator.drill.stand.ear import ENDED, Ear
 from replicator.errors import GuestError
 
 PATIENCE_S = 20.0
@@ -19,8 +19,8 @@ PATIENCE_S = 20.0
 DAEMON = """
 import asyncio, sys
 from pathlib import Path
-from replicator.drill.phases import Phase
-from replicator.drill.stop_point import StopPoint
+from replicator.drill.matrix.phases import Phase
+from replicator.drill.actors.stop_point import StopPoint
 
 async def main():
     stop = StopPoint(Path(sys.argv[1]), sys.argv[2])

@@ -1,4 +1,4 @@
-"""A mortal daemon (tests/service/mortal_daemon.py) whose guest starts from its golden state.
+"""A mortal daemon (tests/service/mortal_daemon.py) whose guest starts from its golden state, and whose relay tells.
 
 python pair_daemon.py PHASE GOLDEN_FOLDER ARGUMENT...      # ARGUMENTs as for `replicator`
 """
@@ -12,8 +12,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "service"))
 
 from mortal_daemon import MortalDaemon, run
+from telling_relay import install
 
-from replicator.drill.actor_platform import GoldenKit
+from replicator.drill.actors.platform import GoldenKit
 from replicator.service.qemu_kit import QemuKit
 
 GOLDEN = Path(sys.argv.pop(2))
@@ -27,4 +28,5 @@ class GoldenDaemon(MortalDaemon):
 
 
 if __name__ == "__main__":
+    install()
     run(GoldenDaemon)

@@ -18,7 +18,8 @@ from replicator.demo.guest_scripts import COMMAND_PORT, COUNTER_PORT
 from replicator.demo.lab import CLIENT, Lab
 from replicator.demo.stage import GUEST_IP, HOSTS, Stage, children_of
 from replicator.demo.timeline import RUNNING, Event
-from replicator.drill.voice import GuestVoice, call_inside
+from replicator.drill.history.verdict import check_journals
+from replicator.drill.stand.voice import GuestVoice, call_inside
 from replicator.errors import GuestError
 from replicator.guests.qemu_command import QEMU
 from replicator.guests.qemu_config import load_guest_file
@@ -42,6 +43,8 @@ class Udp:
             lab.namespaces[CLIENT], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         )
         self._socket.connect((GUEST_IP, port))
+        #: Every answer, in the order they came.
+        self.heard: list[str] = []
 
     def close(self) -> None:
         self._socket.close()
@@ -55,16 +58,10 @@ class Udp:
         """The next answer, None when there is none in time."""
         self._socket.settimeout(timeout_s)
         try:
-            return self._socket.recv(2048).decode().strip()
+            self.heard.append(self._socket.recv(2048).decode().strip())
         except (TimeoutError, ConnectionRefusedError):
             return None
-
-    def hear_all(self, silence_s: float) -> list[str]:
-        """Answers until none has come for so long."""
-        answers = []
-        while (answer := self.hear(silence_s)) is not None:
-            answers.append(answer)
-        return answers
+        return self.heard[-1]
 
     def ask(self, request: str) -> str:
         """Repeat the request until the answer that ends with it comes."""
@@ -91,8 +88,19 @@ class Pair:
         """End the daemons at once; by SIGTERM they would give their guest time to power off."""
         for daemon in self.daemons.values():
             daemon.kill()
+        for daemon in self.daemons.values():
+            daemon.wait(PATIENCE_S)
         self.counter.close()
         self.commands.close()
+
+    def check_history(self) -> None:
+        """Nothing that the daemons wrote down may break a rule. They have ended: journals are read one by one."""
+        paths = sorted(self.stage.scratch.glob("*.events"))
+        if self._client is not None and self._client.poll() is not None:
+            paths.append(self.stage.scratch / "client.log")
+        verdict = check_journals(paths)
+        assert not verdict.violations, "\n".join(verdict.violations)
+        assert verdict.checks > 0
 
     # Daemons.
 
@@ -263,7 +271,7 @@ def has_ended(pidfd: int) -> bool:
 
 @contextlib.contextmanager
 def open_pair(*, vcpus: int = 1, interval_ms: int = 50) -> Iterator[Pair]:
-    """A lab with both configurations; nothing is started yet."""
+    """A lab with both configurations; nothing is started yet. At the end the journals are checked."""
     image = ensure_guest_image(default_cache_dir(), print)
     with Lab() as lab:
         stage = Stage(lab, image, vcpus=vcpus, interval_ms=interval_ms)
@@ -275,3 +283,4 @@ def open_pair(*, vcpus: int = 1, interval_ms: int = 50) -> Iterator[Pair]:
                 yield pair
             finally:
                 pair.close()
+            pair.check_history()

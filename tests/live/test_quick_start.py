@@ -9,7 +9,7 @@ import pytest
 from quick_start import TwoHosts, child_of, two_hosts, vcpu_runtime_ns, wait_until
 
 from replicator.demo.lab import ARBITER, HOST_A, HOST_B, REPLICATION
-from replicator.drill.voice import GuestVoice
+from replicator.drill.stand.voice import GuestVoice
 from replicator.units import NS_PER_S
 
 pytestmark = pytest.mark.live

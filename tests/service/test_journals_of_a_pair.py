@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pair import PATIENCE_S, Pair, Side
 
-from replicator.drill.history import read_history
-from replicator.drill.history_check import CheckReport, check_files, check_history
+from replicator.drill.history.check import CheckReport, check_files, check_history
+from replicator.drill.history.facts import read_history
 from replicator.service.control import ask_daemon
 
 Lines = list[dict[str, Any]]

@@ -22,12 +22,14 @@ from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
 from replicator.observe import status
 from replicator.output.core import RelayCore
+from replicator.service.arbiter_requests import ArbiterRequests
 from replicator.service.daemon import Daemon
+from replicator.service.epoch_steps import EpochSteps
 from replicator.service.epoch_writer import OutgoingEpoch
+from replicator.service.guest_commands import GuestCommands
 from replicator.service.ledger import OwedLedger
-from replicator.service.primary_role import PrimaryRole
-from replicator.sim import pair
-from replicator.sim.machine import SimGuest
+from replicator.sim import witness
+from replicator.sim.guest import SimGuest
 from replicator.store import ReplicaStore
 from replicator.store.open_epoch import OpenEpoch
 from replicator.store.undo import UndoLog
@@ -62,12 +64,12 @@ def output_is_released_when_it_is_sent(patch: pytest.MonkeyPatch) -> None:
 @planted("C1", "C4")
 def output_is_held_only_after_the_first_ack(patch: pytest.MonkeyPatch) -> None:
     """The replica can be promoted from then on, and what was said since its barrier has left."""
-    original = PrimaryRole._pause
+    original = EpochSteps.pause
 
-    async def pause(self: PrimaryRole, effect: fx.PauseGuest) -> None:
-        await original(self, fx.PauseGuest(effect.epoch, effect.hold and self.machine.acked > 0))
+    async def pause(self: EpochSteps, effect: fx.PauseGuest) -> None:
+        await original(self, fx.PauseGuest(effect.epoch, effect.hold and self._machine.acked > 0))
 
-    patch.setattr(PrimaryRole, "_pause", pause)
+    patch.setattr(EpochSteps, "pause", pause)
 
 
 @planted("C6")
@@ -138,13 +140,13 @@ def a_barred_replica_is_promoted(patch: pytest.MonkeyPatch) -> None:
 @planted("C1", "C4")
 def an_alone_grant_and_a_lift_overtake_each_other(patch: pytest.MonkeyPatch) -> None:
     """Found by the simulator in the released runner: two requests under way at once."""
-    original = PrimaryRole.__init__
+    original = ArbiterRequests.__init__
 
-    def init(self: PrimaryRole, *arguments: Any) -> None:
+    def init(self: ArbiterRequests, *arguments: Any) -> None:
         original(self, *arguments)
         self._asking = _NoLock()  # type: ignore[assignment]
 
-    patch.setattr(PrimaryRole, "__init__", init)
+    patch.setattr(ArbiterRequests, "__init__", init)
 
 
 @planted("C1", "C4")
@@ -222,13 +224,13 @@ def pages_of_a_lost_epoch_are_not_sent_again(patch: pytest.MonkeyPatch) -> None:
 @planted("C3")
 def a_pause_and_a_thaw_overtake_each_other(patch: pytest.MonkeyPatch) -> None:
     """Found by the simulator in the released runner: commands to the guest side by side."""
-    original = PrimaryRole.__init__
+    original = GuestCommands.__init__
 
-    def init(self: PrimaryRole, *arguments: Any) -> None:
+    def init(self: GuestCommands, *arguments: Any) -> None:
         original(self, *arguments)
         self._commanding = _NoLock()  # type: ignore[assignment]
 
-    patch.setattr(PrimaryRole, "__init__", init)
+    patch.setattr(GuestCommands, "__init__", init)
 
 
 # Getting well again.
@@ -294,7 +296,7 @@ def a_status_that_does_not_look_at_the_lease(patch: pytest.MonkeyPatch) -> None:
     def word(machine: PrimaryMachine, progress: Any, lag_ns: int, *, has_lease: bool = True) -> str:
         return status.word_for_primary(machine, progress, lag_ns)
 
-    patch.setattr(pair, "word_for_primary", word)
+    patch.setattr(witness, "word_for_primary", word)
 
 
 @planted("C8")
@@ -305,7 +307,7 @@ def a_status_that_says_protected_when_it_hopes_so(patch: pytest.MonkeyPatch) -> 
             return "protected lag 0 ms"
         return status.word_for_primary(machine, progress, lag_ns, has_lease=has_lease)
 
-    patch.setattr(pair, "word_for_primary", word)
+    patch.setattr(witness, "word_for_primary", word)
 
 
 class _NoLock:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from planted import PLANTED, plant
 
-from replicator.sim.pair import Result
 from replicator.sim.report import describe_failure
 from replicator.sim.run import run_scenario, run_seed, scenario_of, shrink
 from replicator.sim.scenario import Scenario, load_scenario, save_scenario
+from replicator.sim.simulation import Result
 
 SEEDS_MAX = 1_000
+#: Runs that once failed, each named after the planted bug that stands for what they found.
+SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 #: Rare ones: a seed that is known to find the bug is tried first. When it no longer does, all seeds are.
 KNOWN = {
     "a_relay_that_looks_at_no_deadline": 35,
@@ -48,6 +50,13 @@ def test_a_planted_bug_is_found(name: str) -> None:
     assert result.violation is not None
     assert result.violation.promise in promises, result.violation
     assert run_seed(result.seed).violation is None, "the bug is gone, and so is what it broke"
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_scenario_shows_what_it_once_showed_when_the_bug_is_back(path: Path) -> None:
+    with plant(path.stem.replace("-", "_")) as promises:
+        violation = run_scenario(load_scenario(path)).violation
+    assert violation is not None and violation.promise in promises, "find and save it anew"
 
 
 def test_a_failure_is_shrunk_saved_and_replayed(tmp_path: Path) -> None:

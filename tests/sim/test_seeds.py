@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from replicator.sim.pair import Result
 from replicator.sim.report import Totals, describe_failure
 from replicator.sim.run import run_many, run_scenario, run_seed, scenario_of, shrink
 from replicator.sim.scenario import load_scenario
+from replicator.sim.simulation import Result
 
 FIXED = range(120)
 FRESH = 60

@@ -15,8 +15,8 @@ def check(journals: tuple[Path, ...]) -> None:
 
     Exit code 0: nothing is broken, 1: something is; others: a file cannot be read.
     """
-    from replicator.drill.history_check import check_files
-    from replicator.drill.history_report import render_report
+    from replicator.drill.history.check import check_files
+    from replicator.drill.history.report import render_report
 
     report = check_files(journals)
     for line in render_report(report):

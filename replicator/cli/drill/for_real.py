@@ -15,8 +15,8 @@ from replicator.service.config import load_config
 def run_for_real(config: Path, *, yes: bool, report: Path | None) -> None:
     """Asks unless `yes`; prints the table, writes `for-real.json` into the folder `report`. FenceError when the guest
     is not protected right now, DrillFailed when nobody took it over."""
-    from replicator.drill.for_real import describe, drill_for_real
-    from replicator.drill.for_real_report import render, write_report
+    from replicator.drill.for_real.drill import describe, drill_for_real
+    from replicator.drill.for_real.report import render, write_report
 
     settings = load_config(config)
     if not yes:

@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from replicator.cli.demo import ensure_programs
 from replicator.demo.lab import require_abilities
-from replicator.drill.guests import make_guest
-from replicator.drill.html import render
-from replicator.drill.matrix import Cell, choose_cells
-from replicator.drill.result import CellResult, DrillResult
-from replicator.drill.run import run_cells
-from replicator.drill.table import show
+from replicator.drill.matrix.cells import Cell, choose_cells
+from replicator.drill.report.html import render
+from replicator.drill.report.result import CellResult, DrillResult
+from replicator.drill.report.table import show
+from replicator.drill.run.matrix import run_cells
+from replicator.drill.stand.guests import make_guest
 from replicator.errors import ConfigError, DrillFailed
 
 JSON_NAME, HTML_NAME = "drill.json", "drill.html"

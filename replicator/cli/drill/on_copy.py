@@ -14,8 +14,8 @@ from replicator.service.config import load_config
 def run_on_copy(config: Path, report: Path | None, address: str | None = None) -> None:
     """Print the table, write `on-copy.json` into the folder `report`. DrillFailed when the copy did not answer, or the
     pair did not go on as it was. `address` is the guest's IPv4 address, where its own frames do not tell it."""
-    from replicator.drill.on_copy import drill_on_copy
-    from replicator.drill.on_copy_report import render, write_report
+    from replicator.drill.on_copy.drill import drill_on_copy
+    from replicator.drill.on_copy.report import render, write_report
 
     found = drill_on_copy(load_config(config), address=address, say=click.echo)
     if report is not None:

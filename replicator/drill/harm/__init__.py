@@ -1,0 +1,1 @@
+"""Ways of doing harm to a stand, and of mending it."""

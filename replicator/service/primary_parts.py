@@ -1,0 +1,46 @@
+"""What a primary works with: made by the daemon, shared by the files of the runner (primary_role.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from replicator.arbiter.base import Arbiter
+from replicator.arbiter.keeper import Keeper, LeaseDeadline
+from replicator.clock import SYSTEM_CLOCK, Clock
+from replicator.engine.events import Event
+from replicator.guests.base import Guest
+from replicator.link.base import Link, PeerAddress
+from replicator.output.base import OutputPort
+from replicator.service.chronicle import Watch
+from replicator.service.epoch_writer import EpochWriter
+
+#: Gives an event to the machine, in the event loop's thread.
+Post = Callable[[Event], None]
+#: Runs a coroutine as a task of the role.
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@dataclass(slots=True)
+class PrimaryParts:
+    """Owned by the role from its start on."""
+
+    node: str
+    guest: Guest
+    relay: OutputPort
+    link: Link
+    peer: PeerAddress
+    arbiter: Arbiter
+    keeper: Keeper
+    deadline: LeaseDeadline
+    writer: EpochWriter
+    secondary_node: str = ""
+    may_discard: bool = False
+    clock: Clock = SYSTEM_CLOCK
+    #: Sees each event before it is handled, and each effect before it is carried out.
+    watch: Watch = lambda _: None
+
+    def has_lease(self) -> bool:
+        """Whether the guest may run and speak at this moment."""
+        return self.clock.boottime_ns() < self.deadline.deadline_ns

@@ -1,0 +1,83 @@
+"""How a secondary becomes a primary: under a lease its standby gets the device state, and the guest runs and announces itself.
+
+It is called when the lease was granted, and hands over a primary whose guest runs. Whether to take over is decided
+elsewhere (engine/secondary.py), and so is what comes after (daemon.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from replicator.arbiter.base import Lease
+from replicator.arbiter.keeper import Keeper
+from replicator.engine.output import Frame
+from replicator.errors import GuestError, ReplicatorError
+from replicator.guests.base import Guest
+from replicator.output.announce import AddressBook, build_announcement
+from replicator.output.base import OutputPort
+from replicator.service.chronicle import Chronicle
+from replicator.service.primary_role import PrimaryRole
+from replicator.service.standby import StandbyKeeper
+
+
+class Promotion:
+    """Of one secondary; `macs` are the guest's, one a NIC. `primary` is there once `activate` has returned."""
+
+    def __init__(
+        self,
+        standby: StandbyKeeper,
+        macs: Sequence[str],
+        chronicle: Chronicle,
+        *,
+        has_lease: Callable[[], bool],
+        committed: Callable[[], int],
+        keep_lease: Callable[[Lease], Keeper],
+        open_network: Callable[[Guest, Sequence[Frame]], OutputPort],
+        make_primary: Callable[[Guest, OutputPort, Keeper], PrimaryRole],
+    ) -> None:
+        self.primary: PrimaryRole | None = None
+        self._standby = standby
+        self._books = [AddressBook(mac) for mac in macs]
+        self._chronicle = chronicle
+        self._has_lease = has_lease
+        self._committed = committed
+        self._keep_lease = keep_lease
+        self._open_network = open_network
+        self._make_primary = make_primary
+
+    async def activate(self, lease: Lease, state: bytes, inputs: list[Frame]) -> None:
+        """Run the guest from the device state; it gets `inputs` before any other. ReplicatorError when it does not run:
+        then nothing of it is left."""
+        keeper = self._keep_lease(lease)
+        self._chronicle.tell_primary(lease, promoted=True)
+        guest = await self._standby.activate(state)
+        try:
+            relay = await self._run(guest, inputs)
+            self.primary = self._make_primary(guest, relay, keeper)
+        except ReplicatorError:
+            await guest.kill()
+            raise
+
+    async def _run(self, guest: Guest, inputs: list[Frame]) -> OutputPort:
+        for frame in inputs:
+            if frame.nic < len(self._books):
+                self._books[frame.nic].learn_input(frame.data)
+        relay = self._open_network(guest, inputs)
+        try:
+            if not self._has_lease():
+                raise GuestError("the lease ended before the guest could run")
+            await guest.resume()
+        except GuestError:
+            relay.stop()
+            raise
+        self._chronicle.tell_running(self._committed(), len(inputs))
+        relay.announce(self._announcement())
+        return relay
+
+    def _announcement(self) -> list[Frame]:
+        """Frames that tell the network where the guest's addresses are now."""
+        return [
+            Frame(nic, raw)
+            for nic, book in enumerate(self._books)
+            for raw in build_announcement(book.known())
+        ]

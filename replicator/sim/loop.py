@@ -1,0 +1,150 @@
+"""The event loop of a simulated process: callbacks, timers, tasks and the thread pool, in virtual time.
+
+It runs a step only while its process is alive, neither frozen nor hung. What freezes, hangs or kills is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from replicator.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from replicator.sim.process import Process
+
+
+class _Job(NamedTuple):
+    future: asyncio.Future[Any]
+    requested_ns: int
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+class ProcessLoop(asyncio.AbstractEventLoop):
+    """What asyncio needs of a loop, and nothing else: no sockets, no signals, no subprocesses."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._ready: deque[asyncio.Handle] = deque()
+        #: Keeps tasks of a dead process from being collected, which would run their clean-up.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: Work of the pool that has not begun, in order.
+        self._jobs: dict[_Job, None] = {}
+        #: Errors that nobody awaited.
+        self.errors: list[str] = []
+
+    def run_ready(self) -> None:
+        process, ready = self._process, self._ready
+        while ready and process.alive and not process.frozen and not process.hung:
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+                process.count_step()
+
+    # asyncio's calls.
+
+    def time(self) -> float:
+        return self._process.clock.monotonic_ns() / NS_PER_S
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return self._process.alive
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = self.call_soon(callback, *args, context=context)
+        if events._get_running_loop() is not self:
+            self._process.wake()
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(self.time() + delay, callback, args, self, context)
+        process = self._process
+        delay_ns = process.clock.world_ns(max(0, round(delay * NS_PER_S)))
+        process.schedule(delay_ns, self._ready.append, handle)
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_later(when - self.time(), callback, *args, context=context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future = self.create_future()
+        process = self._process
+        requested_ns = process.clock.boottime_ns()
+        delay_ns = process.draw_pool_delay()
+        job = _Job(future, requested_ns, func, args)
+        self._jobs[job] = None
+        process.schedule(delay_ns, self._work, job)
+        return future
+
+    def finish_jobs(self) -> None:
+        """An interpreter that ends in good order waits for the threads of its pool."""
+        for job in list(self._jobs):
+            self._work(job)
+
+    def _work(self, job: _Job) -> None:
+        if job not in self._jobs:
+            return
+        del self._jobs[job]
+        future, requested_ns, func, args = job
+        self._process.requested_ns = requested_ns
+        try:
+            result = func(*args)
+        except Exception as error:
+            if not future.done():
+                future.set_exception(error)
+            return
+        if not future.done():
+            future.set_result(result)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if self._process.alive and not self._process.world.over:
+            self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It stays in the heap and is passed over when its time comes."""
+
+    def bury(self) -> None:
+        """At the end of the run: let go of what a dead process has left, without a word."""
+        self._ready.clear()
+        for task in list(self._tasks):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            with contextlib.suppress(BaseException):
+                task.get_coro().close()
+        self._tasks.clear()

@@ -1,0 +1,168 @@
+"""The parts of a simulated daemon: what service/platform.py makes of the real host, made of the simulated one.
+
+One platform is one life of a daemon: it keeps what it made for it, for the host, the faults and the checks to look at.
+It does not know when a daemon starts or ends (host.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replicator.arbiter.base import Arbiter, Lease
+from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline
+from replicator.engine.pipeline import PipelineSettings
+from replicator.engine.primary import PrimarySettings
+from replicator.link.base import Link, LinkConfig
+from replicator.link.heartbeat import HeartbeatCallbacks
+from replicator.memory.pages import GuestLayout
+from replicator.service.config import DaemonConfig
+from replicator.service.control import Handler
+from replicator.service.epoch_writer import EpochWriter, Recorder, part_bytes
+from replicator.service.guest_kit import GuestKit
+from replicator.service.platform import Heartbeats, Network
+from replicator.service.state_folder import StateFolder
+from replicator.sim.arbiter import SimArbiter, SimKeeper
+from replicator.sim.conditions import Conditions
+from replicator.sim.disk import SimStore
+from replicator.sim.guest import SimGuest
+from replicator.sim.heartbeats import SimHeartbeats
+from replicator.sim.kit import SimKit
+from replicator.sim.link import SimLink
+from replicator.sim.process import Process
+from replicator.sim.stage import Stage
+from replicator.sim.tap import SimNetwork
+from replicator.store import ReplicaStore
+from replicator.units import NS_PER_MS, PAGE_SIZE
+
+
+class NoControl:
+    """Implements service.platform.Control: the operator of a simulation speaks to the desk directly."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class SimFolder(StateFolder):
+    """A folder that needs no lock: one process at a time lives on a host."""
+
+    def claim(self, *, spare_guest: bool = False) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+
+    def release(self) -> None: ...
+
+
+class SimPlatform:
+    """Implements service.platform.Platform for one process on the host `name`."""
+
+    def __init__(self, stage: Stage, name: str, conditions: Conditions, process: Process) -> None:
+        self._stage = stage
+        self._name = name
+        self._conditions = conditions
+        self.process = process
+        self.clock = conditions.clock
+        #: What was made, None before that.
+        self.kit: SimKit | None = None
+        self.guest: SimGuest | None = None
+        self.network: SimNetwork | None = None
+        self.store: SimStore | None = None
+
+    def make_kit(self, config: DaemonConfig) -> GuestKit:
+        self.kit = SimKit(
+            self.process,
+            self._stage.settings.workload,
+            self._conditions.machine,
+            next_lineage=self._stage.next_lineage,
+            on_machine=self._adopt,
+        )
+        return self.kit
+
+    def _adopt(self, guest: SimGuest, promoted: bool) -> None:
+        self.guest = guest
+        self._stage.judge.on_machine(self._name, guest.machine, promoted=promoted)
+
+    def make_arbiter(self, config: DaemonConfig, guest: str) -> Arbiter:
+        section = config.arbiter
+        return SimArbiter(
+            self.process,
+            self._stage.server,
+            self._conditions.route,
+            guest,
+            ttl_ms=section.ttl_ms,
+            margin_ms=section.margin_ms,
+        )
+
+    def make_link(self, config: LinkConfig) -> Link:
+        return SimLink(self.process, self._stage.network, config)
+
+    def make_heartbeats(
+        self, config: LinkConfig, *, interval_ms: int, misses: int, callbacks: HeartbeatCallbacks
+    ) -> Heartbeats:
+        return SimHeartbeats(
+            self.process,
+            self._stage.network,
+            config,
+            interval_ms=interval_ms,
+            misses=misses,
+            callbacks=callbacks,
+        )
+
+    def make_keeper(
+        self, arbiter: Arbiter, lease: Lease, deadline: LeaseDeadline, callbacks: LeaseCallbacks
+    ) -> Keeper:
+        return SimKeeper(self.process, arbiter, lease, deadline, callbacks)
+
+    def make_network(self, config: DaemonConfig, deadline: LeaseDeadline) -> Network:
+        name, judge = self._name, self._stage.judge
+        judge.on_process(name, self.process, deadline)
+        self.network = SimNetwork(
+            self.process,
+            deadline,
+            hold_bytes_max=self._stage.settings.hold_bytes_max,
+            on_barrier=lambda epoch: judge.on_barrier(name, epoch),
+            on_left=lambda data: judge.on_left(name, data),
+        )
+        return self.network
+
+    def make_control(self, state_dir: Path, handler: Handler) -> NoControl:
+        return NoControl()
+
+    def make_folder(self, path: Path) -> StateFolder:
+        return SimFolder(path)
+
+    def make_store(
+        self, directory: Path, ram_bytes: int, layout: GuestLayout, staging_bytes: int
+    ) -> ReplicaStore:
+        self.store = SimStore(
+            self.process,
+            self._conditions.disk,
+            directory,
+            ram_bytes,
+            layout,
+            self._stage.settings.staging_pages * PAGE_SIZE,
+            lambda store, what: self._stage.judge.on_store(self._name, store, what),
+        )
+        return self.store
+
+    def make_writer(self, link: Link, staging_bytes: int, recorder: Recorder | None) -> EpochWriter:
+        settings = self._stage.settings
+        room = max(settings.staging_pages * PAGE_SIZE, part_bytes(settings.batch_pages))
+        return EpochWriter(link, room, recorder, batch_pages=settings.batch_pages)
+
+    def make_primary_settings(self, config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
+        settings = self._stage.settings
+        pipeline = PipelineSettings(
+            settings.interval_ms * NS_PER_MS,
+            settings.staging_pages,
+            settings.in_flight,
+            live_rounds_min=2,
+            live_rounds_max=4,
+            live_pages_small=6,
+        )
+        return PrimarySettings(
+            pipeline,
+            self._stage.world.between(1, 1 << 62).to_bytes(8, "little"),
+            settings.ack_patience_ms * NS_PER_MS,
+            has_arbiter=True,
+            promoted=promoted,
+        )

@@ -1,0 +1,130 @@
+"""The course of one run: the pair is switched on, faults come and go as planned, and there is a verdict.
+
+It brings the parts together; what a fault does (deeds.py), what the operator does and what is a broken promise is theirs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from replicator.engine.events import Event
+from replicator.engine.primary import PrimaryMachine
+from replicator.engine.secondary import SecondaryMachine
+from replicator.service.views import Role
+from replicator.sim import deeds
+from replicator.sim.clients import Clients
+from replicator.sim.faults import Fault
+from replicator.sim.judge import Violation
+from replicator.sim.operator import Operator
+from replicator.sim.pair import Pair
+from replicator.sim.settings import Settings
+from replicator.sim.witness import Witness
+from replicator.units import NS_PER_MS
+
+#: C7: within this time after the last fault the pair is protected again.
+SETTLE_NS = 12_000 * NS_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one run. `epochs` were committed; `coverage` counts (state, event)."""
+
+    seed: int
+    plan: tuple[Fault, ...]
+    violation: Violation | None
+    epochs: int
+    frames: int
+    virtual_ns: int
+    take_overs: int
+    trace: tuple[str, ...] = ()
+    coverage: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+class Simulation:
+    """`run` once."""
+
+    def __init__(self, seed: int, plan: Sequence[Fault], settings: Settings) -> None:
+        self._seed = seed
+        self._plan = tuple(plan)
+        self._pair = Pair(seed, settings)
+        self._world, self._judge = self._pair.world, self._pair.stage.judge
+        self._faults_over_ns = max((fault.at_ms + fault.for_ms for fault in plan), default=0) * NS_PER_MS + 1
+        self._operator = Operator(self._pair, patient_until_ns=self._faults_over_ns)
+        self._witness = Witness(self._pair)
+        self._clients = Clients(self._pair)
+        self._coverage: Counter[tuple[str, str]] = Counter()
+        for name, host in self._pair.hosts.items():
+            host.watcher = partial(self._watch, name)
+
+    def run(self) -> Result:
+        try:
+            self._begin_everything()
+            self._go_on()
+            return self._sum_up()
+        finally:
+            self._pair.bury()
+
+    def _begin_everything(self) -> None:
+        self._operator.switch_on()
+        for fault in self._plan:
+            self._world.at(fault.at_ms * NS_PER_MS, self._begin, fault)
+            self._world.at((fault.at_ms + fault.for_ms) * NS_PER_MS, self._end, fault)
+        self._witness.start()
+        self._operator.start()
+        self._clients.start()
+
+    def _go_on(self) -> None:
+        """Until a promise is broken, or the pair has come to rest after the last fault."""
+        judge, world = self._judge, self._world
+        deadline_ns = self._faults_over_ns + SETTLE_NS
+        while judge.violation is None:
+            world.step()
+            if world.now_ns > self._faults_over_ns and self._witness.has_settled():
+                break
+            if world.now_ns > deadline_ns:
+                words = self._witness.words()
+                judge.accuse("C7", f"not protected {SETTLE_NS // NS_PER_MS} ms after the faults: {words}")
+
+    def _sum_up(self) -> Result:
+        judge, world = self._judge, self._world
+        for host in self._pair.hosts.values():
+            if host.process is not None:
+                judge.note_errors(host.process)
+        violation = judge.violation
+        return Result(
+            self._seed,
+            self._plan,
+            violation,
+            judge.commits,
+            judge.frames_left,
+            world.now_ns,
+            judge.take_overs,
+            tuple(world.read_trace()) if violation else (),
+            self._coverage,
+        )
+
+    def _begin(self, fault: Fault) -> None:
+        self._world.note("fault", f"begins: {fault}")
+        deeds.begin(fault, self._pair)
+
+    def _end(self, fault: Fault) -> None:
+        deeds.end(fault, self._pair)
+        if fault.for_ms:
+            self._world.note("fault", f"is over: {fault.kind.name} {fault.host}")
+
+    def _watch(self, host: str, role: Role, happening: object) -> None:
+        self._world.note(host, happening)
+        if isinstance(happening, Event):
+            self._coverage[state_of(role.machine), type(happening).__name__] += 1
+
+
+def state_of(machine: PrimaryMachine | SecondaryMachine) -> str:
+    """The part of a machine's state that decides what an event leads to."""
+    if isinstance(machine, PrimaryMachine):
+        step = machine.pipeline.step.value
+        return f"primary {machine.life.value}, {machine.link.value}, {machine.bar.value}, {step}"
+    receiving = ", receiving" if machine.receiving else ""
+    return f"secondary {machine.life.value}, {machine.replica.value}{receiving}"
