@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server clang clang-format libclang-rt-dev shellcheck
 
-.PHONY: test fast-test live-test lint native-test fuzz native-fuzz soak bench demo clean system-deps venv
+.PHONY: test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
 test: venv
 	$(BIN)/python -m pytest tests
@@ -66,6 +66,13 @@ native-fuzz: venv
 	  $(NATIVE_FUZZ_DIR)/drivers/$$driver $(NATIVE_FUZZ_DIR)/corpus/$$driver $(NATIVE_FUZZ_DIR)/seeds/$$driver \
 	    -max_total_time=$$(($(SECONDS) / $(words $(NATIVE_DRIVER)))) -print_final_stats=1 \
 	    -artifact_prefix=$(NATIVE_FUZZ_DIR)/crashes/$$driver-; done
+
+# Simulated pairs under drawn faults; a failure is shrunk and kept as a file that runs it again.
+SEEDS := 1000
+FIRST := 0
+
+sim: venv
+	$(BIN)/python -m replicator.sim --seeds $(SEEDS) --first $(FIRST) --jobs $$(nproc) --save build/sim
 
 # A real pair around a real VM, whose hosts die again and again: nothing may grow, nothing may be left behind.
 MINUTES := 10
