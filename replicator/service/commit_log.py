@@ -1,4 +1,5 @@
-"""What a secondary sees of the pair's pace: when epochs were committed, how long that took, how old held output was.
+"""What a secondary sees of the pair's pace: when epochs were committed, how long that took, how old held output was and
+how long the guest stood still.
 
 Kept for drills, which show that the pair went on as before. The newest few minutes, in memory.
 """
@@ -17,15 +18,15 @@ WINDOW = 4096
 
 
 class CommitLog:
-    """`watch` sees the secondary's events and effects; `note_lag` may be called from another thread. Times are
+    """`watch` sees the secondary's events and effects; `note_beat` may be called from another thread. Times are
     CLOCK_MONOTONIC."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         #: (moment, epoch, nanoseconds that the commit took)
         self._commits: deque[tuple[int, int, int]] = deque(maxlen=WINDOW)
-        #: (moment, age of the primary's oldest held frame in nanoseconds)
-        self._lags: deque[tuple[int, int]] = deque(maxlen=WINDOW)
+        #: (moment, age of the primary's oldest held frame, length of its newest pause, both in nanoseconds)
+        self._beats: deque[tuple[int, int, int]] = deque(maxlen=WINDOW)
         self._began_ns = 0
         self._changed = asyncio.Event()
 
@@ -39,9 +40,9 @@ class CommitLog:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    def note_lag(self, held_ns: int) -> None:
+    def note_beat(self, held_ns: int, pause_ns: int) -> None:
         """A heartbeat of the primary came."""
-        self._lags.append((self._clock.monotonic_ns(), held_ns))
+        self._beats.append((self._clock.monotonic_ns(), held_ns, pause_ns))
 
     async def next_change(self) -> None:
         """Wait until an epoch is committed or given up, or until there is no replica any more."""
@@ -50,5 +51,5 @@ class CommitLog:
     def commits_since(self, from_ns: int) -> list[tuple[int, int, int]]:
         return [commit for commit in self._commits if commit[0] >= from_ns]
 
-    def lags_since(self, from_ns: int) -> list[tuple[int, int]]:
-        return [lag for lag in list(self._lags) if lag[0] >= from_ns]
+    def beats_since(self, from_ns: int) -> list[tuple[int, int, int]]:
+        return [beat for beat in list(self._beats) if beat[0] >= from_ns]

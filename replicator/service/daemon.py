@@ -240,7 +240,7 @@ class Daemon:
     def _hear_beat(self, beat: Heartbeat) -> None:
         """In the heartbeats' thread."""
         if beat.role == "primary":
-            self._commits.note_lag(beat.held_ns)
+            self._commits.note_beat(beat.held_ns, beat.pause_ns)
         self._post(ev.PeerSpoke())
 
     def _take_role(self, role: Role) -> None:

@@ -68,7 +68,7 @@ class DrillDesk:
             "committed": 0,
             "now_ns": self._clock.monotonic_ns(),
             "commits": self._commits.commits_since(since_ns),
-            "lags": self._commits.lags_since(since_ns),
+            "beats": self._commits.beats_since(since_ns),
         }
         if isinstance(role, SecondaryRole):
             machine = role.machine

@@ -28,6 +28,7 @@ class EpochSamples:
         self._pages_to_sync = 0
         self._sync_began_ns = 0
         self.last_ack_ns = 0
+        self.last_pause_ns = 0
 
     def restart_sync(self) -> None:
         """A new session with the secondary: what counts as the first copy begins."""
@@ -43,7 +44,8 @@ class EpochSamples:
         self._pages_synced += pages
 
     def note_paused(self, epoch: int, from_ns: int, to_ns: int) -> None:
-        self._pauses_ms.append((to_ns - from_ns) / NS_PER_MS)
+        self.last_pause_ns = to_ns - from_ns
+        self._pauses_ms.append(self.last_pause_ns / NS_PER_MS)
         if (pages := self._open_pages.pop(epoch, None)) is not None:
             self._pages.append(pages)
 

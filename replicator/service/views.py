@@ -76,7 +76,8 @@ def make_beat(role: Role | None, node: str, age_ns: int) -> Heartbeat:
     if isinstance(role, PrimaryRole):
         held_ns = role.parts.relay.stats().oldest_held_age_ns
         term = role.parts.keeper.lease.term
-        return Heartbeat(node, "primary", term, _UNNUMBERED, role.machine.acked, age_ns, held_ns)
+        acked, pause_ns = role.machine.acked, role.samples.last_pause_ns
+        return Heartbeat(node, "primary", term, _UNNUMBERED, acked, age_ns, held_ns, pause_ns)
     if isinstance(role, SecondaryRole):
         return Heartbeat(node, "secondary", role.machine.term, _UNNUMBERED, role.machine.committed, age_ns, 0)
     return Heartbeat(node, "starting", 0, _UNNUMBERED, 0, age_ns, 0)

@@ -260,6 +260,8 @@ class Heartbeat:
     progress_age_ns: Count
     #: Age of the oldest frame held back; 0 when none is.
     held_ns: Count
+    #: Length of the newest pause; 0 of a secondary.
+    pause_ns: Count = 0
 
 
 Message = (

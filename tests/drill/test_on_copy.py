@@ -107,7 +107,7 @@ def test_what_a_killed_drill_left_the_next_one_removes(pair: Pair) -> None:
 
 
 def pace_of(epochs: int) -> Pace:
-    return Pace(1.0, epochs, Percentiles(), Percentiles(), Percentiles())
+    return Pace(1.0, epochs, *[Percentiles()] * 4)
 
 
 def test_a_pair_that_changed_is_a_problem() -> None:
@@ -123,9 +123,10 @@ def test_a_pair_that_changed_is_a_problem() -> None:
 def test_the_pace_is_cut_where_the_copy_began_and_was_gone() -> None:
     ms = 1_000_000
     commits = [(moment * ms, number, ms // 2) for number, moment in enumerate((100, 150, 200, 290, 340, 390))]
-    lags = [(120 * ms, 5 * ms), (250 * ms, 40 * ms), (350 * ms, 7 * ms)]
-    found = split_pace({"commits": commits, "lags": lags, "now_ns": 400 * ms}, 180 * ms, 330 * ms)
+    beats = [(120 * ms, 5 * ms, 2 * ms), (250 * ms, 40 * ms, 3 * ms), (350 * ms, 7 * ms, 0)]
+    found = split_pace({"commits": commits, "beats": beats, "now_ns": 400 * ms}, 180 * ms, 330 * ms)
     assert [found[when].epochs for when in ("before", "during", "after")] == [2, 2, 2]
     assert found["before"].interval_ms.max == 50 and found["during"].interval_ms.max == 90
     assert found["during"].lag_ms.max == 40 and found["after"].lag_ms.max == 7
     assert found["during"].commit_ms.p50 == 0.5
+    assert found["during"].pause_ms.max == 3 and found["after"].pause_ms.max == 0

@@ -34,8 +34,9 @@ class Pace:
     interval_ms: Percentiles
     #: From the end of an epoch's arrival to its commit.
     commit_ms: Percentiles
-    #: Age of the primary's oldest held output, as its heartbeats told it.
+    #: Age of the primary's oldest held output, and its guest's pauses, as its heartbeats told them.
     lag_ms: Percentiles
+    pause_ms: Percentiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ def split_pace(pace: Mapping[str, Any], began_ns: int, gone_ns: int) -> dict[str
 
 def _pace_between(pace: Mapping[str, Any], from_ns: int, to_ns: int) -> Pace:
     commits = [commit for commit in pace["commits"] if from_ns <= commit[0] < to_ns]
-    lags = [held_ns / NS_PER_MS for at_ns, held_ns in pace["lags"] if from_ns <= at_ns < to_ns]
+    beats = [beat for beat in pace["beats"] if from_ns <= beat[0] < to_ns]
+    lags = [held_ns / NS_PER_MS for _, held_ns, _ in beats]
+    pauses = [pause_ns / NS_PER_MS for _, _, pause_ns in beats if pause_ns]
     intervals = [(later[0] - earlier[0]) / NS_PER_MS for earlier, later in pairwise(commits)]
     took = [took_ns / NS_PER_MS for _, _, took_ns in commits]
     known_from_ns = max(from_ns, commits[0][0]) if commits else from_ns
@@ -71,6 +74,7 @@ def _pace_between(pace: Mapping[str, Any], from_ns: int, to_ns: int) -> Pace:
         percentiles(intervals),
         percentiles(took),
         percentiles(lags),
+        percentiles(pauses),
     )
 
 
@@ -122,10 +126,10 @@ def render(report: OnCopyReport) -> Group:
 
 def _pace_table(paces: Mapping[str, Pace]) -> Table:
     table = Table(title="the pair, as its secondary saw it (ms: p50 / p99 / max)")
-    for name in ("", "epochs", "seconds", "between commits", "commit", "lag"):
+    for name in ("", "epochs", "seconds", "between commits", "commit", "lag", "pause"):
         table.add_column(name)
     for when, pace in paces.items():
-        figures: Sequence[Percentiles] = (pace.interval_ms, pace.commit_ms, pace.lag_ms)
+        figures: Sequence[Percentiles] = (pace.interval_ms, pace.commit_ms, pace.lag_ms, pace.pause_ms)
         table.add_row(when, str(pace.epochs), f"{pace.seconds:.1f}", *map(_show, figures))
     return table
 
