@@ -43,10 +43,12 @@ def sim(
         results: Iterable[Result] = [run_scenario(one)]
     else:
         results = run_many(range(first, first + seeds), jobs)
-    for result in results:
-        totals.add(result)
-        if result.violation is not None and len(totals.failed) <= SHOWN_MAX:
-            show_failure(scenario_of(result.seed) if scenario is None else one, result, save)
+    count = 1 if scenario is not None or seed is not None else seeds
+    with click.progressbar(results, length=count, label="seeds", show_pos=True, file=sys.stderr) as steps:
+        for result in steps:
+            totals.add(result)
+            if result.violation is not None and len(totals.failed) <= SHOWN_MAX:
+                show_failure(scenario_of(result.seed) if scenario is None else one, result, save)
     lines = [
         *totals.describe(),
         *((*totals.describe_faults(), *totals.describe_coverage()) if coverage else ()),

@@ -12,8 +12,8 @@ from replicator.sim.run import run_many, run_scenario, run_seed, scenario_of, sh
 from replicator.sim.scenario import load_scenario
 from replicator.sim.simulation import Result
 
-FIXED = range(120)
-FRESH = 60
+FIXED = range(200)
+FRESH = 100
 JOBS = 2
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 
