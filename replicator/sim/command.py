@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from replicator.errors import ConfigError
 from replicator.sim.report import Totals, describe_failure
 from replicator.sim.run import hush, run_many, run_scenario, scenario_of, shrink
 from replicator.sim.scenario import Scenario, load_scenario, save_scenario
@@ -19,11 +20,17 @@ SHOWN_MAX = 3
 
 
 @click.command()
-@click.option("--seeds", default=200, show_default=True, help="How many seeds to run.")
-@click.option("--first", default=0, show_default=True, help="The first of them.")
-@click.option("--seed", type=int, help="Run only this one and show its trace when it fails.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=200, show_default=True, help="How many seeds to run."
+)
+@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first of them.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Run only this one and show its trace when it fails."
+)
 @click.option("--scenario", type=click.Path(path_type=Path, exists=True), help="Run one from a file.")
-@click.option("--jobs", default=2, show_default=True, help="Processes side by side.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes side by side."
+)
 @click.option("--save", type=click.Path(path_type=Path, file_okay=False), help="Write failures here, shrunk.")
 @click.option("--coverage", is_flag=True, help="Show which event met which state, and all faults.")
 def sim(
@@ -39,7 +46,7 @@ def sim(
     hush()
     totals = Totals()
     if scenario is not None or seed is not None:
-        one = load_scenario(scenario) if scenario is not None else scenario_of(seed or 0)
+        one = open_scenario(scenario) if scenario is not None else scenario_of(seed or 0)
         results: Iterable[Result] = [run_scenario(one)]
     else:
         results = run_many(range(first, first + seeds), jobs)
@@ -56,6 +63,13 @@ def sim(
     for line in lines:
         click.echo(line)
     sys.exit(1 if totals.failed else 0)
+
+
+def open_scenario(path: Path) -> Scenario:
+    try:
+        return load_scenario(path)
+    except ConfigError as error:
+        raise click.ClickException(f"{error}\n  hint: {error.hint}") from error
 
 
 def show_failure(scenario: Scenario, result: Result, save: Path | None) -> None:

@@ -65,4 +65,4 @@ def check_copy(found: dict[str, Any]) -> None:
     assert {"arp", "ping"} <= hows and any(how.startswith("tcp ") for how in hows), hows
     assert {heard["address"] for heard in found["boot"]["answers"]} == {GUEST_IP}
     assert found["copied"]["bytes_copied"] >= found["copied"]["ram_bytes"]
-    assert all(found["pace"][when]["epochs"] for when in found["pace"])
+    assert all(pace["epochs"] and pace["pause_ms"]["p50"] > 0 for pace in found["pace"].values())
