@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from replicator.errors import ConfigError
+from replicator.sim.pair import remove_leftovers
 from replicator.sim.report import Totals, describe_failure
 from replicator.sim.run import hush, run_many, run_scenario, scenario_of, shrink
 from replicator.sim.scenario import Scenario, load_scenario, save_scenario
@@ -44,6 +45,7 @@ def sim(
 ) -> None:
     """Run two simulated hosts through drawn faults, and stop at a broken promise."""
     hush()
+    remove_leftovers()
     totals = Totals()
     if scenario is not None or seed is not None:
         one = open_scenario(scenario) if scenario is not None else scenario_of(seed or 0)

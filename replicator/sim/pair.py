@@ -5,6 +5,7 @@ It does nothing by itself; the course of a run is simulation.py's.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from replicator.sim.stage import HOSTS, Stage
 from replicator.sim.world import World
 
 SCRATCH_ROOT = Path("/dev/shm")
+PREFIX = "replicator-sim-"
 
 
 class Pair:
@@ -24,7 +26,7 @@ class Pair:
     def __init__(self, seed: int, settings: Settings) -> None:
         self.world = World(seed)
         self.stage = Stage(
-            self.world, settings, Path(tempfile.mkdtemp(prefix="replicator-sim-", dir=SCRATCH_ROOT))
+            self.world, settings, Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SCRATCH_ROOT))
         )
         self.hosts = {
             name: Host(self.stage, name, peer, drift_ppm=self.world.between(-5_000, 5_000))
@@ -46,3 +48,11 @@ class Pair:
         for host in self.hosts.values():
             host.bury()
         shutil.rmtree(self.stage.scratch, ignore_errors=True)
+
+
+def remove_leftovers() -> None:
+    """Folders of runs that were killed."""
+    for path in SCRATCH_ROOT.glob(f"{PREFIX}*"):
+        pid = path.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
+from replicator.sim import pair
 from replicator.sim.command import sim
 from replicator.sim.run import scenario_of
 from replicator.sim.scenario import save_scenario
@@ -31,3 +35,18 @@ def test_a_file_that_is_no_scenario_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(sim, ["--scenario", str(path)])
     assert result.exit_code == 1
     assert "none.json is no scenario" in result.output and "hint: " in result.output
+
+
+def test_folders_of_killed_runs_are_removed_and_those_of_living_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair, "SCRATCH_ROOT", tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f"replicator-sim-{ended.pid}-x", f"replicator-sim-{os.getpid()}-y", "replicator-other"):
+        (tmp_path / name).mkdir()
+    pair.remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"replicator-sim-{os.getpid()}-y",
+        "replicator-other",
+    }
