@@ -100,7 +100,8 @@ class SilenceWatch:
 
 
 class HeartbeatThread:
-    """Beats both ways. `start`, `connect`, `disconnect`, `expect_peer`, `forget_peer` and `stop` may be called from any thread."""
+    """Beats both ways. What others may call (`start`, `connect`, `disconnect`, `expect_peer`, `forget_peer`, `stop`) may
+    be called from any thread."""
 
     def __init__(
         self,

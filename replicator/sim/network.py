@@ -9,6 +9,7 @@ damaged; one that is damaged elsewhere breaks the connection, as TCP's checksum 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -112,16 +113,16 @@ class Network:
             process.run(take, sender, beat)
 
 
-class Listener:
+class Listener(ABC):
     """What a connection needs of the side that was dialled."""
 
     process: Process
 
-    def accept(self, connection: Connection) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def accept(self, connection: Connection) -> None: ...
 
-    def lose(self, connection: Connection) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def lose(self, connection: Connection) -> None: ...
 
 
 @dataclass(slots=True)

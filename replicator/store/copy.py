@@ -59,6 +59,8 @@ class RamCopy:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.ftruncate(self._fd, os.fstat(ram.fd).st_size)
+            #: Our own: a take-over closes the replica's while a round may be under way.
+            self._source_fd = os.dup(ram.fd)
         except OSError as error:
             ram.end_marking()
             raise files.store_error(path, "create", error) from error
@@ -84,6 +86,7 @@ class RamCopy:
     def close_file(self) -> None:
         """After the last `copy` has returned."""
         if self._fd >= 0:
+            os.close(self._source_fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -103,7 +106,7 @@ class RamCopy:
         while position < end and not self._stopping.is_set():
             wanted = min(_SLICE_BYTES, end - position)
             try:
-                done = os.copy_file_range(self._ram.fd, self._fd, wanted, position, position)
+                done = os.copy_file_range(self._source_fd, self._fd, wanted, position, position)
             except OSError as error:
                 raise files.store_error(self._path, "write", error, bytes_wanted=end - position) from error
             if not done:

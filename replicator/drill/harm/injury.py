@@ -6,19 +6,21 @@ What a fault must lead to in between is its nature's (matrix/faults.py) and awai
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 
 from replicator.drill.stand.stand import Stand
 
 
-class Injury:
+class Injury(ABC):
     """One fault on one stand, once. `primary` and `other` are the sides when the fault is made."""
 
     def __init__(self, stand: Stand, rng: random.Random) -> None:
         self.stand, self.rng = stand, rng
         self.primary, self.other = stand.primary, stand.other
 
+    @abstractmethod
     def strike(self) -> None:
-        raise NotImplementedError
+        """Make the fault."""
 
-    def mend(self) -> None:
+    def mend(self) -> None:  # noqa: B027
         """Nothing, where only daemons died: the stand starts them again."""
