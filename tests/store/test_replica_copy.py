@@ -65,6 +65,18 @@ def test_rounds_end_in_one_epoch(source: Source) -> None:
         copy.close_file()
 
 
+def test_a_round_under_way_outlives_a_take_over(source: Source) -> None:
+    """Which closes the replica's descriptors: what they are used for next is no page of the guest."""
+    copy = RamCopy(source.store.ram, source.path)
+    pages = copy.take()
+    source.store.mark_active()
+    source.store.leave_ram_to_guest()
+    assert copy.copy(pages) == len(source.image())
+    assert source.path.read_bytes() == source.image()
+    copy.close()
+    copy.close_file()
+
+
 def test_only_what_was_written_is_copied_again(source: Source) -> None:
     copy = RamCopy(source.store.ram, source.path)
     assert copy.copy(copy.take()) == len(source.image())
