@@ -181,16 +181,20 @@ class Sampler:
         found = [Sample(now, HOSTS, when, f"both hosts {when}", soak_samples.measure_hosts(self._lab))]
         for side, life, pid in self._pair.daemons():
             role = PRIMARY if side == primary else SECONDARY
-            for kind, number in ((DAEMON, pid), *((QEMU, child) for child in _children(pid))):
+            whose = f"of {SIDES[side]}, life {life}, {role}"
+            subjects = {pid: (DAEMON, f"{DAEMON} {whose}")}
+            # A standby that is replaced is another subject: each process is compared with itself.
+            subjects |= {child: (QEMU, f"{QEMU} {child} {whose}") for child in _guests_of(pid)}
+            for number, (kind, subject) in subjects.items():
                 values = soak_samples.measure_process(number)
                 if values is not None:
-                    subject = f"{kind} of {SIDES[side]}, life {life}, {role}"
                     found.append(Sample(now, kind, role, subject, values))
         return found
 
 
-def _children(pid: int) -> list[int]:
+def _guests_of(pid: int) -> list[int]:
+    """The daemon's children that are QEMUs: whatever else it started must not be averaged with them."""
     try:
-        return children_of(pid)
+        return [child for child in children_of(pid) if soak_samples.program_of(child).startswith("qemu")]
     except FileNotFoundError:
         return []

@@ -31,6 +31,14 @@ def measure_process(pid: int) -> dict[str, int] | None:
     return {"anon_kib": int(fields["RssAnon"].split()[0]), "fds": fds, "threads": int(fields["Threads"])}
 
 
+def program_of(pid: int) -> str:
+    """Name of the file it executes, "" when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return ""
+
+
 def measure_hosts(lab: Lab) -> dict[str, int]:
     """Of both hosts together: processes, network interfaces, namespaces of this lab; files and KiB of its scratch."""
     files = [info for path, info in _walk(lab.scratch) if path.suffix not in JOURNALS]
