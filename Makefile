@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server clang clang-format libclang-rt-dev shellcheck
+SYSTEM_PACKAGES := gcc libc6-dev liblz4-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server redis-tools clang clang-format libclang-rt-dev shellcheck \
+  gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
 .PHONY: test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
@@ -22,7 +23,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	clang-format --dry-run -Werror native/*.[ch] native/fuzz/*.[ch]
+	clang-format --dry-run -Werror native/*.[ch] native/fuzz/*.[ch] native/cross/*.c
 	shellcheck .ci/run .ci/system-deps
 
 # PYTHONSAFEPATH keeps this folder, whose package has the plain core, out of the module path.
@@ -30,7 +31,8 @@ lint: venv
 # need not come first in the list of libraries: in a guest's process our preload library does.
 SANITIZED_DIR := build/sanitized
 NATIVE_TESTS := tests/memory $(addprefix tests/native/test_,entry_places.py own_uffd.py) \
-  $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py)
+  $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py) \
+  $(addprefix tests/output/test_,native_models.py native_relay_live.py relay_live.py)
 SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \
   LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 

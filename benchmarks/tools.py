@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 
 Step = Callable[[], object]
+#: Called with all that is shown: title, milliseconds of each round by candidate, bytes moved (0: none).
+listeners: list[Callable[[str, Mapping[str, list[float]], int], None]] = []
 
 
 def time_once(step: Step) -> float:
@@ -17,10 +19,12 @@ def time_once(step: Step) -> float:
 
 
 def time_rounds(candidates: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each round, after one round that is not counted."""
+    """Milliseconds of each round, after one round that is not counted. Each other round goes backwards: who comes
+    second finds in the cache what the one before left there."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates.items())
     for number in range(rounds + 1):
-        for name, step in candidates.items():
+        for name, step in order if number % 2 else reversed(order):
             took_ms = time_once(step)
             if number:
                 times[name].append(took_ms)
@@ -29,6 +33,8 @@ def time_rounds(candidates: Mapping[str, Step], rounds: int) -> dict[str, list[f
 
 def show(title: str, times: Mapping[str, list[float]], size_bytes: int = 0) -> None:
     """Median, middle half and, against the first candidate, the ratio."""
+    for listen in listeners:
+        listen(title, times, size_bytes)
     print(title)
     base = statistics.median(next(iter(times.values())))
     for name, values in times.items():

@@ -17,11 +17,20 @@ from cffi import FFI
 NATIVE = Path(__file__).resolve().parent
 ROOT = NATIVE.parent
 #: One concern a header; a later one may use the types of an earlier one.
-HEADERS = ("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h", "entries.h", "compress.h")
+HEADERS = (
+    *("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h", "entries.h", "compress.h"),
+    *("simd.h", "bases.h", "encode.h", "decode.h"),
+    *("relay_frame.h", "relay_hold.h", "relay_inputs.h", "relay_book.h", "relay.h"),
+)
 SOURCES = (
     *("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c"),
     *("entries.c", "compress.c"),
+    *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
+    *("relay_ring.c", "relay_hold.c", "relay_inputs.c", "relay_book.c", "relay_mirror.c", "relay_port.c"),
+    *("relay.c", "relay_commands.c", "relay_thread.c", "relay_traffic.c"),
 )
+#: What the sources need beside libc.
+LIBRARIES = ("lz4",)
 #: For every Python 3: cffi's C code keeps to the limited API.
 MODULE = "_native.abi3.so"
 #: What LD_PRELOAD brings into a guest's process; no Python module, only found like one.
@@ -47,6 +56,7 @@ def make_builder(prefix: str = "native/", flags: Sequence[str] = ()) -> FFI:
         "".join(f'#include "{header}"\n' for header in HEADERS),
         sources=[prefix + source for source in SOURCES],
         include_dirs=[prefix.rstrip("/")],
+        libraries=list(LIBRARIES),
         depends=[prefix + header for header in HEADERS],
         extra_compile_args=[*CFLAGS, *flags],
         extra_link_args=list(flags),

@@ -56,16 +56,29 @@ uint64_t rp_layout_file_pages(const struct rp_layout *layout)
     return last->file_page + last->pages;
 }
 
+const struct rp_segment *rp_layout_segment(const struct rp_layout *layout, uint64_t pfn)
+{
+    uint64_t low = 0, high = layout->count;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        const struct rp_segment *segment = &layout->segments[middle];
+        if (pfn < segment->first_pfn)
+            high = middle;
+        else if (pfn - segment->first_pfn < segment->pages)
+            return segment;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
 int rp_layout_find(const struct rp_layout *layout, uint64_t pfn, uint64_t *file_page_ret)
 {
-    for (uint64_t i = 0; i < layout->count; i++) {
-        const struct rp_segment *segment = &layout->segments[i];
-        if (pfn >= segment->first_pfn && pfn - segment->first_pfn < segment->pages) {
-            *file_page_ret = segment->file_page + (pfn - segment->first_pfn);
-            return 0;
-        }
-    }
-    return -ERANGE;
+    const struct rp_segment *segment = rp_layout_segment(layout, pfn);
+    if (segment == NULL)
+        return -ERANGE;
+    *file_page_ret = segment->file_page + (pfn - segment->first_pfn);
+    return 0;
 }
 
 int rp_layout_mark(const struct rp_layout *layout, uint64_t file_page, uint64_t pages,

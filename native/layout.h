@@ -22,6 +22,9 @@ void rp_layout_destroy(struct rp_layout *layout);
 uint64_t rp_layout_pfn_limit(const struct rp_layout *layout);
 uint64_t rp_layout_file_pages(const struct rp_layout *layout);
 
+/* The segment that the frame lies in, as long as the layout lives; NULL for a frame that is no RAM.
+ */
+const struct rp_segment *rp_layout_segment(const struct rp_layout *layout, uint64_t pfn);
 /* -ERANGE for a frame that is no RAM. */
 int rp_layout_find(const struct rp_layout *layout, uint64_t pfn, uint64_t *file_page_ret);
 

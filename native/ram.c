@@ -1,5 +1,7 @@
 #include "ram.h"
 
+#include "simd.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +9,6 @@
 #include <sys/stat.h>
 
 #define PAGE_BYTES UINT64_C(4096)
-/* Zero test: bytes looked at between two decisions. */
-#define STRIDE_BYTES 256
 
 struct rp_ram {
     const struct rp_layout *layout;
@@ -59,24 +59,61 @@ const struct rp_layout *rp_ram_layout(const struct rp_ram *ram) { return ram->la
 
 uint8_t *rp_ram_base(struct rp_ram *ram) { return ram->base; }
 
+/* The segment of the frame, NULL when it is no RAM. `near` is tried first, for most frames of a
+ * list lie in the segment of the one before; it may be NULL. */
+static const struct rp_segment *segment_of(const struct rp_ram *ram, uint64_t pfn,
+                                           const struct rp_segment *near)
+{
+    if (near != NULL && pfn - near->first_pfn < near->pages)
+        return near;
+    return rp_layout_segment(ram->layout, pfn);
+}
+
+static uint8_t *page_in(const struct rp_ram *ram, const struct rp_segment *segment, uint64_t pfn)
+{
+    return ram->base + (segment->file_page + (pfn - segment->first_pfn)) * PAGE_BYTES;
+}
+
+const uint8_t *rp_ram_page(const struct rp_ram *ram, uint64_t pfn)
+{
+    const struct rp_segment *segment = rp_layout_segment(ram->layout, pfn);
+    return segment != NULL ? page_in(ram, segment, pfn) : NULL;
+}
+
 int rp_ram_check(const struct rp_ram *ram, const uint64_t *pfns, uint64_t count,
                  uint64_t *bad_index_ret)
 {
-    uint64_t file_page;
-    for (uint64_t i = 0; i < count; i++)
-        if (rp_layout_find(ram->layout, pfns[i], &file_page) != 0) {
+    const struct rp_segment *segment = NULL;
+    for (uint64_t i = 0; i < count; i++) {
+        segment = segment_of(ram, pfns[i], segment);
+        if (segment == NULL) {
             *bad_index_ret = i;
             return -ERANGE;
         }
+    }
     return 0;
 }
 
-/* Only for frames that were checked. */
-static uint8_t *page_of(const struct rp_ram *ram, uint64_t pfn)
+/* Walks a list of checked frames in spans: pages that follow each other in the list and lie one
+ * behind the other in the file. */
+struct span {
+    const struct rp_segment *segment;
+    uint8_t *first;
+    uint64_t pages;
+};
+
+static struct span next_span(const struct rp_ram *ram, const uint64_t *pfns, uint64_t left,
+                             const struct rp_segment *near)
 {
-    uint64_t file_page = 0;
-    (void)rp_layout_find(ram->layout, pfn, &file_page);
-    return ram->base + file_page * PAGE_BYTES;
+    if (left == 0)
+        return (struct span){.segment = near};
+    struct span span = {.segment = segment_of(ram, pfns[0], near), .pages = 1};
+    span.first = page_in(ram, span.segment, pfns[0]);
+    uint64_t rest = span.segment->pages - (pfns[0] - span.segment->first_pfn);
+    uint64_t most = left < rest ? left : rest;
+    while (span.pages < most && pfns[span.pages] == pfns[0] + span.pages)
+        span.pages++;
+    return span;
 }
 
 int rp_ram_gather(const struct rp_ram *ram, const uint64_t *pfns, uint64_t count, uint8_t *body)
@@ -85,8 +122,17 @@ int rp_ram_gather(const struct rp_ram *ram, const uint64_t *pfns, uint64_t count
     int code = rp_ram_check(ram, pfns, count, &bad_index);
     if (code != 0)
         return code;
-    for (uint64_t i = 0; i < count; i++)
-        memcpy(body + i * PAGE_BYTES, page_of(ram, pfns[i]), PAGE_BYTES);
+    struct span span = next_span(ram, pfns, count, NULL);
+    for (uint64_t done = 0; done < count;) {
+        uint64_t after = done + span.pages;
+        struct span next = next_span(ram, pfns + after, count - after, span.segment);
+        /* Its page tables are walked while these are copied; the processor finds the rest by
+         * itself. */
+        __builtin_prefetch(next.first);
+        memcpy(body + done * PAGE_BYTES, span.first, span.pages * PAGE_BYTES);
+        span = next;
+        done = after;
+    }
     return 0;
 }
 
@@ -96,23 +142,12 @@ int rp_ram_scatter(struct rp_ram *ram, const uint64_t *pfns, uint64_t count, con
     int code = rp_ram_check(ram, pfns, count, &bad_index);
     if (code != 0)
         return code;
-    for (uint64_t i = 0; i < count; i++)
-        memcpy(page_of(ram, pfns[i]), body + i * PAGE_BYTES, PAGE_BYTES);
-    return 0;
-}
-
-static bool is_zero(const uint8_t *page)
-{
-    for (uint64_t offset = 0; offset < PAGE_BYTES; offset += STRIDE_BYTES) {
-        uint64_t words[STRIDE_BYTES / sizeof(uint64_t)];
-        uint64_t seen = 0;
-        memcpy(words, page + offset, sizeof(words));
-        for (unsigned i = 0; i < STRIDE_BYTES / sizeof(uint64_t); i++)
-            seen |= words[i];
-        if (seen != 0)
-            return false;
+    struct span span = {.segment = NULL};
+    for (uint64_t done = 0; done < count; done += span.pages) {
+        span = next_span(ram, pfns + done, count - done, span.segment);
+        memcpy(span.first, body + done * PAGE_BYTES, span.pages * PAGE_BYTES);
     }
-    return true;
+    return 0;
 }
 
 int rp_ram_zero_mask(const struct rp_ram *ram, const uint64_t *pfns, uint64_t count, uint8_t *mask)
@@ -121,13 +156,16 @@ int rp_ram_zero_mask(const struct rp_ram *ram, const uint64_t *pfns, uint64_t co
     int code = rp_ram_check(ram, pfns, count, &bad_index);
     if (code != 0)
         return code;
-    for (uint64_t i = 0; i < count; i++)
-        mask[i] = is_zero(page_of(ram, pfns[i]));
+    const struct rp_segment *segment = NULL;
+    for (uint64_t i = 0; i < count; i++) {
+        segment = segment_of(ram, pfns[i], segment);
+        mask[i] = rp_page_is_zero(page_in(ram, segment, pfns[i]));
+    }
     return 0;
 }
 
 void rp_zero_mask(const uint8_t *body, uint64_t count, uint8_t *mask)
 {
     for (uint64_t i = 0; i < count; i++)
-        mask[i] = is_zero(body + i * PAGE_BYTES);
+        mask[i] = rp_page_is_zero(body + i * PAGE_BYTES);
 }

@@ -16,6 +16,9 @@ void rp_ram_destroy(struct rp_ram *ram);
 const struct rp_layout *rp_ram_layout(const struct rp_ram *ram);
 uint8_t *rp_ram_base(struct rp_ram *ram);
 
+/* The page of a frame; NULL when the frame is no RAM. */
+const uint8_t *rp_ram_page(const struct rp_ram *ram, uint64_t pfn);
+
 /* 0 when every frame is RAM, else -ERANGE and the index of the first that is not. */
 int rp_ram_check(const struct rp_ram *ram, const uint64_t *pfns, uint64_t count,
                  uint64_t *bad_index_ret);

@@ -14,7 +14,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parent
 #: What the drivers judge; injection needs a process to stop, and the preload library one to start.
-SOURCES = ("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "entries.c", "compress.c")
+SOURCES = (
+    *("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "entries.c", "compress.c"),
+    *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
+    "relay_book.c",
+)
+LIBRARIES = ("-llz4",)
 COMPILER = "clang"
 FLAGS = (
     *("-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-fno-omit-frame-pointer"),
@@ -36,7 +41,7 @@ def build(driver: str, folder: Path, native: Path = NATIVE) -> Path:
     sources = [native / "fuzz" / f"fuzz_{driver}.c", native / "fuzz" / "fuzz.c"]
     sources += [native / name for name in SOURCES]
     done = subprocess.run(
-        [COMPILER, *FLAGS, *map(str, sources), *link_flags(native, driver), "-o", str(program)],
+        [COMPILER, *FLAGS, *map(str, sources), *LIBRARIES, *link_flags(native, driver), "-o", str(program)],
         capture_output=True,
         text=True,
         check=False,

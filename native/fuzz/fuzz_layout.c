@@ -83,6 +83,9 @@ static void check_find(const struct segments *segments, const struct rp_layout *
     DEMAND(found == wanted);
     DEMAND(found == NONE || found < rp_layout_file_pages(layout));
     DEMAND(found == NONE || frame < rp_layout_pfn_limit(layout));
+    const struct rp_segment *segment = rp_layout_segment(layout, frame);
+    DEMAND((segment == NULL) == (wanted == NONE));
+    DEMAND(segment == NULL || segment->file_page + (frame - segment->first_pfn) == wanted);
 }
 
 static void check_mark(const struct segments *segments, const struct rp_layout *layout,

@@ -110,6 +110,11 @@ static void check_check(const struct list *list)
     int code = rp_ram_check(guest.ram, list->frames, list->count, &bad);
     DEMAND(code == (list->bad < list->count ? -ERANGE : 0));
     DEMAND(bad == list->bad);
+    for (uint64_t i = 0; i < list->count; i++) {
+        int64_t page = place(list->frames[i]);
+        const uint8_t *wanted = page < 0 ? NULL : rp_ram_base(guest.ram) + page * PAGE;
+        DEMAND(rp_ram_page(guest.ram, list->frames[i]) == wanted);
+    }
 }
 
 static void check_gather(const struct list *list)

@@ -159,13 +159,71 @@ def _page_searches() -> Iterator[tuple[str, bytes]]:
     yield "beyond", search(2, 200, 1, 0, 0, b"x", b"y")
 
 
+def _decoded_pages() -> Iterator[tuple[str, bytes]]:
+    def fitting(*pages: tuple[int, bytes], how: int = 1) -> bytes:
+        head = bytes([how, len(pages), *range(len(pages))])
+        return head + b"".join(struct.pack("<BH", method, len(data)) + data for method, data in pages)
+
+    zero, same, raw = (0, b""), (1, b""), (4, bytes(range(256)) * 16)
+    delta = (2, b"\x31\xaa\xbb" + b"\xff\x8c\x1f\x04" + b"\xcc" * 20)
+    block = (3, b"\xff\x01" + bytes(16) + b"\x10\x00" + b"\xff" * 15 + b"\xe7" + b"\x50" + b"12345")
+    yield "each-method", fitting(zero, same, delta, block, raw)
+    yield "without-bases", fitting(zero, raw, block, how=3)
+    yield "refused", fitting(raw, same, how=3)
+    yield "no-ram", bytes([1, 2, 0, 5]) + struct.pack("<BHBH", 0, 0, 1, 0)
+    yield "as-it-is", b"\x00\x02\x00\x01" + b"\x02\x00\x00\x00" + b"\x00\x00\x00\x20"
+    yield "too-many-bytes", b"\x00\x01\x00" + b"\x01\x00\x00\x00" + b"\x00\x00\xff"
+    yield "beyond-the-page", fitting((2, b"\xf1\xf1\x1f12"), (2, b"\xf0\xf0\x1f1"))
+    yield "cut-delta", fitting((2, b"\x0f\x7f123"))
+
+
+def _bases() -> Iterator[tuple[str, bytes]]:
+    def calls(capacity: int, frames: int, *each: tuple[int, int, int]) -> bytes:
+        return bytes([capacity, frames]) + b"".join(map(bytes, each))
+
+    yield "fills", calls(3, 8, (2, 0, 1), (2, 1, 2), (2, 2, 3), (2, 3, 4), (2, 4, 5))
+    yield "spared", calls(2, 8, (2, 0, 1), (2, 1, 2), (2, 0, 3), (2, 5, 4), (2, 6, 5), (2, 7, 6))
+    yield "dropped", calls(3, 8, (2, 0, 1), (2, 1, 2), (1, 0, 0), (2, 2, 3), (2, 0, 4), (1, 9, 0))
+    yield "all-dropped", calls(4, 8, (2, 0, 1), (2, 1, 2), (0, 0, 0), (2, 1, 3))
+    yield "beyond", calls(4, 3, (2, 3, 1), (2, 4, 1))
+    yield "nothing", calls(0, 0)
+
+
+def _relay_books() -> Iterator[tuple[str, bytes]]:
+    mac, plain = bytes.fromhex("525400000001"), bytes.fromhex("000108000604")
+    arp, ipv4, ipv6 = 0, 1, 2
+    link_local, routed = (
+        bytes.fromhex("fe80" + "00" * 13 + "05"),
+        bytes.fromhex("20010db8" + "00" * 11 + "09"),
+    )
+
+    def frames(*each: tuple[int, bytes]) -> bytes:
+        return b"".join(struct.pack("<BB", start, len(rest)) + rest for start, rest in each)
+
+    def discovery(kind: int, source: bytes, target: bytes) -> bytes:
+        return bytes(6) + b"\x3a\xff" + source + bytes(16) + bytes([kind]) + bytes(7) + target
+
+    yield "arp", frames((arp, plain + b"\x00\x01" + mac + b"\x0a\x00\x00\x07" + bytes(10)))
+    yield "traffic", frames((ipv4, bytes(12) + b"\x0a\x00\x00\x08"), (ipv6, bytes(8) + routed))
+    yield "router", frames(*((ipv4, bytes(12) + bytes([10, 0, 0, last])) for last in range(1, 9)))
+    yield (
+        "discovery",
+        frames((ipv6, discovery(135, link_local, routed)), (ipv6, discovery(136, routed, link_local))),
+    )
+    yield "nobodys", frames(*((ipv4, bytes(12) + bytes([first, 0, 0, 1])) for first in (127, 224, 255)))
+    yield "cut", frames((ipv4, bytes(15)), (arp, plain), (255, b"12"), (ipv6, bytes(6) + b"\x3a"))
+
+
 _MAKERS: Final = {
+    "bases": _bases,
     "bitmap": _bitmaps,
+    "decode_pages": _decoded_pages,
     "entries": _entries,
     "layout": _layouts,
     "legacy_batch": _legacy_batches,
     "page_search": _page_searches,
     "ram": _rams,
+    "relay_book": _relay_books,
     "scanner": _scanners,
     "unpack": _packed_pages,
 }

@@ -1,6 +1,15 @@
-"""Guest memory: dirty bitmap, page copies and dirty trackers over the native core."""
+"""Guest memory: dirty bitmap, page copies, page encodings and dirty trackers over the native core."""
 
+from replicator.memory.bases import BaseCache, BaseCounts
 from replicator.memory.bitmap import DirtyBitmap, pfn_array
+from replicator.memory.encodings import (
+    EncodedPages,
+    EncodingStats,
+    PageMethod,
+    decode_pages,
+    encode_bound,
+    encode_pages,
+)
 from replicator.memory.pages import GuestLayout, GuestRam, Segment, zero_mask
 from replicator.memory.trackers import Audit, DirtyTracker, ShadowTracker, UffdTracker
 from replicator.memory.uffd import (
@@ -12,13 +21,21 @@ from replicator.memory.uffd import (
 
 __all__ = [
     "Audit",
+    "BaseCache",
+    "BaseCounts",
     "DirtyBitmap",
     "DirtyTracker",
+    "EncodedPages",
+    "EncodingStats",
     "GuestLayout",
     "GuestRam",
+    "PageMethod",
     "Segment",
     "ShadowTracker",
     "UffdTracker",
+    "decode_pages",
+    "encode_bound",
+    "encode_pages",
     "inject_uffd",
     "open_own_uffd",
     "pfn_array",

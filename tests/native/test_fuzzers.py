@@ -17,7 +17,7 @@ import pytest
 
 Run = subprocess.CompletedProcess[str]
 #: Inputs of each driver, the seeds included; as many as take about a second.
-RUNS = {"ram": 3000, "unpack": 3000, "layout": 8000, "bitmap": 10_000}
+RUNS = {"ram": 3000, "unpack": 3000, "bases": 3000, "decode_pages": 2000, "layout": 8000, "bitmap": 10_000}
 RUNS_OTHERWISE = 30_000
 #: Inputs after which a planted defect must be found; with other seeds it took up to 19,000.
 RUNS_TO_FIND = 100_000
@@ -35,12 +35,15 @@ class Defect(NamedTuple):
 
 
 DEFECTS = {
+    "bases": Defect("bases.c", "return slot < bases->used &&", "return slot <= bases->used &&"),
     "bitmap": Defect("bitmap.c", "pfns[i] >= bitmap->bits", "pfns[i] > bitmap->bits"),
+    "decode_pages": Defect("delta.c", "> reader->end - reader->at", "> reader->end - reader->at + 1"),
     "entries": Defect("entries.c", "& PFN_MASK) >= limit", "& PFN_MASK) > limit"),
     "layout": Defect("layout.c", "<= segment->first_pfn &&", "<= segment->first_pfn + 1 &&"),
     "legacy_batch": Defect("entries.c", "legacy + 4 * index", "legacy + 4 * index + 1"),
     "page_search": Defect("entries.c", "index < count && memcmp", "index <= count && memcmp"),
     "ram": Defect("layout.c", "first_pfn < segment->pages)", "first_pfn <= segment->pages)"),
+    "relay_book": Defect("relay_book.c", "size < at + bytes", "size + 1 < at + bytes"),
     "scanner": Defect("uffd.c", "scan.walk_end <= scan.start", "scan.walk_end < scan.start"),
     "unpack": Defect("compress.c", "filled > PAGE_BYTES", "filled > PAGE_BYTES + 4"),
 }
