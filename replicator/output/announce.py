@@ -10,6 +10,7 @@ there are few and nothing certain is known of that family. No I/O here."""
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -121,21 +122,11 @@ class AddressBook:
             self._learn(frame, is_output=False)
 
     def known(self) -> NicAddresses:
-        return NicAddresses(
-            self._text,
-            tuple(IPv4Address(raw) for raw in self._told(4)),
-            tuple(IPv6Address(raw) for raw in self._told(16)),
-        )
-
-    def _told(self, size: int) -> list[bytes]:
-        certain = [raw for raw in self._certain if len(raw) == size]
-        likely = [raw for raw in self._likely if len(raw) == size]
-        if certain or len(likely) > LIKELY_ADDRESSES_MAX:
-            return certain
-        return likely
+        return choose_told(self._text, self._certain, self._likely)
 
     def _learn(self, frame: bytes, *, is_output: bool) -> None:
         kind = frame[12:14]
+        size = 4 if kind == ETHERTYPE_IPV4 else 16
         if kind == ETHERTYPE_IPV4:
             address = frame[26:30] if is_output else frame[30:34]
         elif kind == ETHERTYPE_IPV6:
@@ -148,7 +139,7 @@ class AddressBook:
         else:
             return
         if address not in self._seen:
-            self._add(self._likely, address, LIKELY_ADDRESSES_MAX + 1)
+            self._add(self._likely, address, size, LIKELY_ADDRESSES_MAX + 1)
 
     def _learn_arp(self, frame: bytes, *, is_output: bool) -> None:
         """Sender of the guest's own ARP, target of a reply to it. A probe has sender 0.0.0.0: not its own yet."""
@@ -156,27 +147,45 @@ class AddressBook:
             return
         mac, address = (frame[22:28], frame[28:32]) if is_output else (frame[32:38], frame[38:42])
         if mac == self._mac:
-            self._add(self._certain, address, CERTAIN_ADDRESSES_MAX)
+            self._add(self._certain, address, 4, CERTAIN_ADDRESSES_MAX)
 
     def _learn_discovery(self, frame: bytes) -> None:
         """The target of an advertisement and the source of a solicitation are the sender's (RFC 4861, 4.3 and 4.4)."""
         kind = frame[54:55]
         if kind == bytes([_ADVERTISEMENT]):
-            self._add(self._certain, frame[62:78], CERTAIN_ADDRESSES_MAX)
+            self._add(self._certain, frame[62:78], 16, CERTAIN_ADDRESSES_MAX)
         elif kind == bytes([_SOLICITATION]):
-            self._add(self._certain, frame[22:38], CERTAIN_ADDRESSES_MAX)
+            self._add(self._certain, frame[22:38], 16, CERTAIN_ADDRESSES_MAX)
 
-    def _add(self, book: dict[bytes, None], address: bytes, most: int) -> None:
+    def _add(self, book: dict[bytes, None], address: bytes, size: int, most: int) -> None:
+        """An address cut short is none; four bytes of an IPv6 one would pass for IPv4."""
+        if len(address) != size:
+            return
         if len(self._seen) < _SEEN_MAX:
             self._seen.add(address)
         if len(book) < most and _is_host(address):
             book[address] = None
 
 
+def choose_told(mac: str, certain: Iterable[bytes], likely: Iterable[bytes]) -> NicAddresses:
+    """What of a book is worth announcing."""
+    sure, maybe = list(certain), list(likely)
+    return NicAddresses(
+        mac,
+        tuple(IPv4Address(raw) for raw in _choose(4, sure, maybe)),
+        tuple(IPv6Address(raw) for raw in _choose(16, sure, maybe)),
+    )
+
+
+def _choose(size: int, certain: list[bytes], likely: list[bytes]) -> list[bytes]:
+    """Of one family."""
+    sure = [raw for raw in certain if len(raw) == size]
+    maybe = [raw for raw in likely if len(raw) == size]
+    return sure if sure or len(maybe) > LIKELY_ADDRESSES_MAX else maybe
+
+
 def _is_host(raw: bytes) -> bool:
     """Whether a single machine can have this address."""
-    if len(raw) not in (4, 16):
-        return False
     address = IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)
     return not (
         address.is_unspecified or address.is_multicast or address.is_loopback or raw == b"\xff\xff\xff\xff"

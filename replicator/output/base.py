@@ -16,7 +16,7 @@ On take-over: `replay(frames)` before `start()`, then `start()`, let the guest r
 
 Each call may come from any thread, is short (but `quiesce_input` and `stop` wait as they say) and is finished when it
 returns, except that `release`, `set_mode(PASS)` and `announce` let frames leave soon after they return. Callbacks run
-in the relay's thread and may not block it; they may call the relay, but not `stop` it."""
+in a thread of the relay and may not block it; they may call the relay, but not `stop` it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from replicator.deadline import SharedDeadline
 from replicator.engine.output import Frame, OutputCounters, OutputMode
 from replicator.output.announce import NicAddresses
 from replicator.units import Epoch
 
 
 class Deadline(Protocol):
-    """Until when this side may speak (CLOCK_BOOTTIME). One int, replaced as a whole by whoever keeps the lease."""
+    """Until when this side may speak (CLOCK_BOOTTIME). One int, replaced as a whole by whoever keeps the lease. Real
+    ones are `SharedDeadline`s, which the native relay needs."""
 
     @property
     def deadline_ns(self) -> int: ...
@@ -100,10 +102,13 @@ def _ignore_error(_error: Exception) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RelayCallbacks:
-    #: Numbered frames on their way to the guest, in order, without gaps: `on_input(first_seq, frames)`.
+    #: Numbered frames on their way to the guest, in order: `on_input(first_seq, frames)`. Without gaps, unless it is
+    #: called so late that more wait for it than a secondary's log can hold.
     on_input: Callable[[int, Sequence[Frame]], None] = _ignore_input
     #: The open epoch should be closed early; once an epoch.
     on_hold_full: Callable[[], None] = _ignore
+    #: A frame is held, the first one since the last barrier: once an epoch.
+    on_output_waiting: Callable[[], None] = _ignore
     #: A frame had to stay because the deadline has passed; once until `on_unmuted`.
     on_muted: Callable[[], None] = _ignore
     #: The deadline lies ahead again; what had to stay leaves now.
@@ -145,7 +150,7 @@ class OutputPort(Protocol):
         """Fence: nothing held leaves any more, and the mode is HOLD. Returns how many frames were thrown away."""
         ...
 
-    def set_deadline(self, deadline: Deadline) -> None: ...
+    def set_deadline(self, deadline: SharedDeadline) -> None: ...
 
     def restart_inputs(self) -> None:
         """A new session with a secondary: the next input frame is number 1."""

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from replicator.engine.output import Frame, OutputMachine, OutputMode
+from replicator.engine.output import Frame, OutputMachine, OutputMode, Verdict
 from replicator.errors import require
 from replicator.limits import FRAME_BYTES_MAX, HOLD_BYTES_MAX
 from replicator.output.announce import AddressBook, NicAddresses
@@ -85,6 +85,7 @@ class RelayCore:
         self._no_room_frames = 0
         self._muted = False
         self._full_said = False
+        self._waiting_said = False
         self._notices: deque[Callable[[], None]] = deque()
 
     @property
@@ -118,7 +119,9 @@ class RelayCore:
                 self.machine.count_lost()
                 continue
             book.learn_output(data)
-            self.machine.hold(Frame(nic, data), now_ns)
+            if self.machine.hold(Frame(nic, data), now_ns) is Verdict.HELD and not self._waiting_said:
+                self._waiting_said = True
+                self._notices.append(self._callbacks.on_output_waiting)
         return True
 
     def drain_guest(self) -> None:
@@ -148,7 +151,7 @@ class RelayCore:
         later = [seq for seq in (inputs.note_stop() for inputs in self.inputs) if seq is not None]
         input_seq = min(later) - 1 if later else self._newest_seq
         frames, size = self.machine.mark_barrier(epoch)
-        self._full_said = False
+        self._full_said = self._waiting_said = False
         return BarrierMark(epoch, max(input_seq - self._base_seq, 0), frames, size)
 
     def discard_output(self) -> int:

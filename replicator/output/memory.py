@@ -179,5 +179,10 @@ class MemoryOutput:
     def addresses(self) -> tuple[NicAddresses, ...]:
         return self._core.addresses()
 
+    @property
+    def muted(self) -> bool:
+        """Whether the deadline keeps frames back that could leave."""
+        return self._core.muted
+
     def stats(self) -> RelayStats:
         return self._core.stats()

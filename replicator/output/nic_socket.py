@@ -95,22 +95,7 @@ class NicSocket:
 
     def open(self) -> None:
         """Bind `relay_path`, taking the place of a socket left behind there, and connect if the guest is there."""
-        for path in (self._paths.relay_path, self._paths.guest_path):
-            if len(os.fsencode(path)) > _SUN_PATH_BYTES_MAX:
-                raise ConfigError(f"socket path too long: {path}", hint="choose a shorter state directory")
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            # The file takes its mode from the socket.
-            os.fchmod(made.fileno(), _SOCKET_MODE)
-            _remove_socket(self._paths.relay_path)
-            made.bind(str(self._paths.relay_path))
-        except OSError as error:
-            made.close()
-            raise GuestError(
-                f"NIC {self._paths.name}: cannot bind {self._paths.relay_path}: {error.strerror}",
-                hint="does the directory exist, and may we write there?",
-            ) from error
-        self._socket = made
+        self._socket = bind_relay_socket(self._paths)
         self.connect()
 
     def close(self) -> None:
@@ -120,8 +105,7 @@ class NicSocket:
         self._socket.close()
         self._socket = None
         self._peer = None
-        with contextlib.suppress(OSError):
-            self._paths.relay_path.unlink()
+        remove_relay_socket(self._paths)
 
     def peer_changed(self) -> bool:
         """Whether another socket than the one we are connected to is at the guest's path. None there is no change:
@@ -191,6 +175,32 @@ class NicSocket:
         except OSError:
             return None
         return (found.st_dev, found.st_ino, found.st_ctime_ns) if stat.S_ISSOCK(found.st_mode) else None
+
+
+def bind_relay_socket(paths: NicPaths) -> socket.socket:
+    """A socket at `relay_path`, in the place of one left behind there. ConfigError or GuestError says why not."""
+    for path in (paths.relay_path, paths.guest_path):
+        if len(os.fsencode(path)) > _SUN_PATH_BYTES_MAX:
+            raise ConfigError(f"socket path too long: {path}", hint="choose a shorter state directory")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        # The file takes its mode from the socket.
+        os.fchmod(made.fileno(), _SOCKET_MODE)
+        _remove_socket(paths.relay_path)
+        made.bind(str(paths.relay_path))
+    except OSError as error:
+        made.close()
+        raise GuestError(
+            f"NIC {paths.name}: cannot bind {paths.relay_path}: {error.strerror}",
+            hint="does the directory exist, and may we write there?",
+        ) from error
+    return made
+
+
+def remove_relay_socket(paths: NicPaths) -> None:
+    """After the socket was closed. May be repeated."""
+    with contextlib.suppress(OSError):
+        paths.relay_path.unlink()
 
 
 def _unread_bytes(one: socket.socket) -> int:

@@ -1,4 +1,5 @@
-"""The real relay: unix sockets of the guest's NICs on one side, TAP devices on the other, a thread in between.
+"""The relay in Python: unix sockets of the guest's NICs on one side, TAP devices on the other, a thread in between.
+Guests have the native one (`output.native_relay`); this is what the tests compare it with.
 
 A thread and not the event loop, because a frame's way may not wait for the loop's other work. One lock guards the
 core; the thread holds it for one turn at a time and never while it waits. What a checkpoint asks for (`hold_input`,
@@ -16,7 +17,8 @@ import select
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from replicator.engine.output import Frame, OutputMode
 from replicator.errors import GuestError, InvariantError, ReplicatorError, require
@@ -25,7 +27,6 @@ from replicator.output.announce import NicAddresses
 from replicator.output.base import UNLIMITED, BarrierMark, Deadline, RelayCallbacks, RelayStats
 from replicator.output.core import TURN_FRAMES_MAX, RelayCore
 from replicator.output.nic_socket import FrameCosts, NicPaths, NicSocket
-from replicator.output.tap import Tap
 from replicator.units import Epoch
 
 _LOG = logging.getLogger(__name__)
@@ -41,13 +42,34 @@ _QUIESCE_STEP_S: Final = 0.00005
 _STOP_S: Final = 5.0
 
 
-class RelayPort:
-    """One NIC of the relay: its socket and its TAP. The TAP stays the caller's to close, after the relay's end."""
+class TapDevice(Protocol):
+    """What a relay needs of a TAP."""
 
-    def __init__(self, paths: NicPaths, tap: Tap) -> None:
-        self.mac = paths.mac
-        self.socket = NicSocket(paths)
-        self.tap = tap
+    @property
+    def name(self) -> str: ...
+
+    def fileno(self) -> int: ...
+
+    def read_frame(self) -> bytes | None: ...
+
+    def write_frame(self, data: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NicEnds:
+    """Where a NIC's frames come from and go to. The TAP stays the caller's to close, after the relay's end."""
+
+    paths: NicPaths
+    tap: TapDevice
+
+
+class RelayPort:
+    """One NIC of the relay."""
+
+    def __init__(self, ends: NicEnds) -> None:
+        tap = self.tap = ends.tap
+        self.mac = ends.paths.mac
+        self.socket = NicSocket(ends.paths)
         self.recv_guest = self.socket.recv
         self.send = self.socket.send
         self.unread_bytes = self.socket.unread_bytes
@@ -62,19 +84,19 @@ class RelayPort:
 class Relay:
     """The OutputPort of a guest with real NICs. See `output.base` for the order of calls.
 
-    `ports` are the guest's NICs in order; `deadline` is read before each write to a TAP. Raises GuestError from any
+    `ends` are the guest's NICs in order; `deadline` is read before each write to a TAP. Raises GuestError from any
     call once the relay has failed."""
 
     def __init__(
         self,
-        ports: Sequence[RelayPort],
+        ends: Sequence[NicEnds],
         *,
         deadline: Deadline = UNLIMITED,
         callbacks: RelayCallbacks | None = None,
         mode: OutputMode = OutputMode.PASS,
         hold_bytes_max: int = HOLD_BYTES_MAX,
     ) -> None:
-        self._ports = tuple(ports)
+        self._ports = tuple(map(RelayPort, ends))
         self._callbacks = callbacks or RelayCallbacks()
         self._costs = FrameCosts()
         self._core = RelayCore(

@@ -61,7 +61,7 @@ class Tap:
         except OSError as error:
             if error.errno in _FRAME_ERRORS:
                 return None
-            raise self._gone(error) from error
+            raise gone_error(self.name, error.strerror) from error
 
     def write_frame(self, data: bytes) -> bool:
         """Send a frame to the network. False when it was not taken. GuestError when the device is gone."""
@@ -70,7 +70,7 @@ class Tap:
         except OSError as error:
             if error.errno in _FRAME_ERRORS:
                 return False
-            raise self._gone(error) from error
+            raise gone_error(self.name, error.strerror) from error
         return True
 
     def close(self) -> None:
@@ -79,11 +79,13 @@ class Tap:
             os.close(self._fd)
             self._fd = -1
 
-    def _gone(self, error: OSError) -> GuestError:
-        return GuestError(
-            f"TAP device {self.name} cannot be used any more: {error.strerror}",
-            hint="was it deleted, or its network namespace?",
-        )
+
+def gone_error(name: str, reason: str | None) -> GuestError:
+    """TAP `name` cannot be read or written."""
+    return GuestError(
+        f"TAP device {name} cannot be used any more: {reason}",
+        hint="was it deleted, or its network namespace?",
+    )
 
 
 def open_tap(name: str, *, mtu_min: int = MTU_DEFAULT, device: Path = TUN_DEVICE) -> Tap:

@@ -8,18 +8,18 @@ from replicator.arbiter.keeper import LeaseDeadline
 from replicator.engine.output import Frame
 from replicator.errors import ConfigError
 from replicator.guests.base import Guest
-from replicator.output.base import RelayCallbacks
-from replicator.output.relay import Relay, RelayPort
+from replicator.output.base import OutputPort, RelayCallbacks
+from replicator.output.relay import NicEnds
 from replicator.output.tap import Tap, open_tap
 from replicator.service.config import DaemonConfig
 from replicator.service.config_rules import naming
 
 
 class GuestNetwork:
-    """`make_relay` is called with a relay's ports, deadline and callbacks."""
+    """`make_relay` is called with the ends of the guest's NICs, the deadline and callbacks."""
 
     def __init__(
-        self, config: DaemonConfig, deadline: LeaseDeadline, make_relay: Callable[..., Relay]
+        self, config: DaemonConfig, deadline: LeaseDeadline, make_relay: Callable[..., OutputPort]
     ) -> None:
         self._config = config
         self._deadline = deadline
@@ -38,13 +38,13 @@ class GuestNetwork:
             for name in taps:
                 open_tap(name).close()
 
-    def open(self, guest: Guest, replay: Sequence[Frame], callbacks: RelayCallbacks) -> Relay:
+    def open(self, guest: Guest, replay: Sequence[Frame], callbacks: RelayCallbacks) -> OutputPort:
         """A relay that runs. `replay` goes to the guest before any other input."""
         with naming(self._config.path, "[guest] taps"):
             for name in self._config.guest.taps:
                 self._taps.append(open_tap(name))
-        ports = [RelayPort(nic, tap) for nic, tap in zip(guest.nics, self._taps, strict=True)]
-        relay = self._make_relay(ports, deadline=self._deadline, callbacks=callbacks)
+        ends = [NicEnds(nic, tap) for nic, tap in zip(guest.nics, self._taps, strict=True)]
+        relay = self._make_relay(ends, deadline=self._deadline, callbacks=callbacks)
         if replay:
             relay.replay(replay)
         relay.start()

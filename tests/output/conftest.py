@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from output_tools import TAP_NAME, GuestEnd, Heard, Network, Paths
+from output_tools import TAP_NAME, AnyRelay, GuestEnd, Heard, Network, Paths
 
-from replicator.output.relay import Relay, RelayPort
+from replicator.output.native_relay import NativeRelay
+from replicator.output.relay import NicEnds, Relay
 from replicator.output.tap import Tap, open_tap
 
 _CLONE_NEWNET = 0x40000000
@@ -69,13 +70,22 @@ def heard() -> Heard:
     return Heard()
 
 
-@pytest.fixture
-def make_relay(tap: Tap, paths: Paths, heard: Heard) -> Iterator[Callable[..., Relay]]:
-    """A relay with the TAP and the guest's paths; not started."""
-    made: list[Relay] = []
+@pytest.fixture(params=[Relay, NativeRelay], ids=["python", "native"])
+def relay_kind(request: pytest.FixtureRequest) -> type[AnyRelay]:
+    """Each relay in turn: what a test says holds for both."""
+    kind: type[AnyRelay] = request.param
+    return kind
 
-    def make(**options: object) -> Relay:
-        relay = Relay([RelayPort(paths, tap)], callbacks=heard.callbacks(), **options)  # type: ignore[arg-type]
+
+@pytest.fixture
+def make_relay(
+    relay_kind: type[AnyRelay], tap: Tap, paths: Paths, heard: Heard
+) -> Iterator[Callable[..., AnyRelay]]:
+    """A relay with the TAP and the guest's paths; not started."""
+    made: list[AnyRelay] = []
+
+    def make(**options: object) -> AnyRelay:
+        relay = relay_kind([NicEnds(paths, tap)], callbacks=heard.callbacks(), **options)  # type: ignore[arg-type]
         made.append(relay)
         return relay
 

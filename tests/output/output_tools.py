@@ -15,6 +15,10 @@ from pathlib import Path
 
 from replicator.engine.output import Frame
 from replicator.output.base import RelayCallbacks
+from replicator.output.native_relay import NativeRelay
+from replicator.output.relay import Relay
+
+AnyRelay = Relay | NativeRelay
 
 GUEST_MAC = bytes.fromhex("525400000001")
 CLIENT_MAC = bytes.fromhex("525400000002")
@@ -111,12 +115,15 @@ class Heard:
     inputs: list[tuple[int, Frame]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    #: How often a first frame was held.
+    waits: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def callbacks(self) -> RelayCallbacks:
         return RelayCallbacks(
             on_input=self._on_input,
             on_hold_full=lambda: self._say("full"),
+            on_output_waiting=self._on_waiting,
             on_muted=lambda: self._say("muted"),
             on_unmuted=lambda: self._say("unmuted"),
             on_failed=self._on_failed,
@@ -131,6 +138,11 @@ class Heard:
             self.inputs.extend(enumerate(frames, first_seq))
             self._changed.notify_all()
 
+    def _on_waiting(self) -> None:
+        with self._changed:
+            self.waits += 1
+            self._changed.notify_all()
+
     def _on_failed(self, error: Exception) -> None:
         with self._changed:
             self.errors.append(error)
@@ -140,11 +152,6 @@ class Heard:
         with self._changed:
             self.said.append(word)
             self._changed.notify_all()
-
-
-class MovableDeadline:
-    def __init__(self, deadline_ns: int = (1 << 63) - 1) -> None:
-        self.deadline_ns = deadline_ns
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -139,3 +139,11 @@ def test_any_bytes_are_survived(kind: bytes, body: bytes, cut: bool) -> None:
     book.learn_output(frame[: len(body)] if cut else frame)
     book.learn_input(frame)
     build_announcement(book.known())
+
+
+def test_a_frame_that_ends_within_an_address_teaches_none() -> None:
+    book = AddressBook(MAC)
+    whole = announce.build_advertisement(announce.parse_mac(MAC), IPv6Address("fe80::5"))
+    for size in (26, 66):
+        book.learn_output(whole[:size])
+    assert (book.known().ipv4, [str(one) for one in book.known().ipv6]) == ((), ["fe80::5"])

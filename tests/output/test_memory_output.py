@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from output_tools import MovableDeadline, frame_in, frame_out, number_of
+from output_tools import frame_in, frame_out, number_of
 
+from replicator.deadline import SharedDeadline
 from replicator.engine.output import Frame, InputLog, OutputMode
 from replicator.output.base import OutputPort, RelayCallbacks
 from replicator.output.memory import GUEST_QUEUE_FRAMES, MemoryOutput, MemoryPort
+from replicator.output.native_relay import NativeRelay
 from replicator.output.relay import Relay
 from replicator.units import Epoch
 
@@ -20,15 +22,15 @@ def started(*, mode: OutputMode = OutputMode.HOLD, **options: object) -> tuple[M
     return output, port
 
 
-def test_both_relays_are_output_ports() -> None:
-    kinds: list[type[OutputPort]] = [MemoryOutput, Relay]
+def test_all_relays_are_output_ports() -> None:
+    kinds: list[type[OutputPort]] = [MemoryOutput, Relay, NativeRelay]
     wanted = {name for name in vars(OutputPort) if not name.startswith("_")}
     assert all(wanted <= set(dir(kind)) for kind in kinds)
 
 
 def test_release_and_mute() -> None:
     now = [100]
-    deadline = MovableDeadline(50)
+    deadline = SharedDeadline(50)
     output, port = started(deadline=deadline, clock=lambda: now[0])
     output.guest_sends(frame_out(1))
     output.hold_input()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
 import subprocess
 from collections.abc import Callable
 
 import pytest
 from output_tools import (
     TAP_NAME,
+    WAIT_S,
+    AnyRelay,
     GuestEnd,
     Heard,
-    MovableDeadline,
     Network,
     Paths,
     frame_in,
@@ -20,17 +23,18 @@ from output_tools import (
     wait_until,
 )
 
+from replicator.deadline import SharedDeadline
 from replicator.engine.output import FRAME_OVERHEAD_BYTES, Frame, OutputMode
 from replicator.errors import ConfigError, GuestError, InvariantError
-from replicator.output.core import boottime_ns
-from replicator.output.relay import Relay, RelayPort
+from replicator.output.core import TURN_FRAMES_MAX, boottime_ns
+from replicator.output.relay import NicEnds
 from replicator.output.tap import Tap
 from replicator.units import NS_PER_S, Epoch
 
-MakeRelay = Callable[..., Relay]
+MakeRelay = Callable[..., AnyRelay]
 
 
-def pause(relay: Relay, epoch: int) -> int:
+def pause(relay: AnyRelay, epoch: int) -> int:
     """The caller's part of a checkpoint of a guest that stands still by itself; returns input_seq."""
     relay.hold_input()
     relay.quiesce_input(0.0)
@@ -131,7 +135,7 @@ def test_discarded_output_never_leaves(make_relay: MakeRelay, guest: GuestEnd, n
 def test_past_the_deadline_it_is_mute_and_keeps_what_it_holds(
     make_relay: MakeRelay, guest: GuestEnd, network: Network, heard: Heard
 ) -> None:
-    deadline = MovableDeadline(boottime_ns() - 1)
+    deadline = SharedDeadline(boottime_ns() - 1)
     relay = make_relay(mode=OutputMode.HOLD, deadline=deadline)
     relay.start()
     guest.send(frame_out(1), frame_out(2))
@@ -151,7 +155,7 @@ def test_past_the_deadline_it_is_mute_and_keeps_what_it_holds(
 def test_pass_mode_and_announcements_obey_the_deadline_too(
     make_relay: MakeRelay, guest: GuestEnd, network: Network, heard: Heard
 ) -> None:
-    deadline = MovableDeadline(0)
+    deadline = SharedDeadline(0)
     relay = make_relay(deadline=deadline)
     relay.start()
     guest.send(frame_out(1))
@@ -163,28 +167,56 @@ def test_pass_mode_and_announcements_obey_the_deadline_too(
     assert relay.stats().output.left_frames == 0
 
 
+class SlowTap:
+    """A TAP that takes a few frames and lets the next write wait until somebody reads."""
+
+    name = "slow0"
+
+    def __init__(self) -> None:
+        self.end, self.other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # The smallest there is; the queue's length has no bound between the two of a pair.
+        self.end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        self.other.settimeout(WAIT_S)
+
+    def fileno(self) -> int:
+        return self.end.fileno()
+
+    def read_frame(self) -> None:
+        return None
+
+    def write_frame(self, data: bytes) -> bool:
+        self.end.send(data)
+        return True
+
+    def close(self) -> None:
+        self.end.close()
+        self.other.close()
+
+
 def test_the_deadline_is_read_before_each_write(
-    make_relay: MakeRelay, guest: GuestEnd, network: Network, heard: Heard
+    relay_kind: type[AnyRelay], paths: Paths, guest: GuestEnd, heard: Heard
 ) -> None:
-    class ThreeReads:
-        """Ahead for so many looks, then past."""
-
-        def __init__(self) -> None:
-            self.reads = 0
-
-        @property
-        def deadline_ns(self) -> int:
-            self.reads += 1
-            return 0 if self.reads > 3 else boottime_ns() + NS_PER_S
-
-    relay = make_relay(mode=OutputMode.HOLD, deadline=ThreeReads())
+    """The write that was under way when the deadline was moved is the last one, of many that were released."""
+    deadline, tap = SharedDeadline(boottime_ns() + 60 * NS_PER_S), SlowTap()
+    relay = relay_kind(
+        [NicEnds(paths, tap)], mode=OutputMode.HOLD, deadline=deadline, callbacks=heard.callbacks()
+    )
     relay.start()
-    guest.send(*(frame_out(number) for number in range(10)))
+    guest.send(*(frame_out(number) for number in range(64)))
     pause(relay, 1)
     relay.release(Epoch(1))
-    heard.wait_for(lambda: heard.said == ["muted"])
-    assert network.recv_now() == [0, 1, 2]
-    assert relay.stats().output.held_frames == 7
+    first = tap.other.recv(2048)
+    deadline.deadline_ns = 0
+    left = [first]
+    while not heard.said or select.select([tap.other], [], [], 0)[0]:
+        if select.select([tap.other], [], [], 0)[0]:
+            left.append(tap.other.recv(2048))
+    assert heard.said == ["muted"]
+    assert [number_of(data) for data in left] == list(range(len(left)))
+    assert len(left) < TURN_FRAMES_MAX
+    assert relay.stats().output.held_frames == 64 - len(left)
+    relay.stop()
+    tap.close()
 
 
 def test_a_filling_hold_asks_for_an_early_end_and_counts_what_it_loses(
@@ -202,6 +234,24 @@ def test_a_filling_hold_asks_for_an_early_end_and_counts_what_it_loses(
     relay.release(Epoch(1))
     assert network.recv_numbers(20) == list(range(20))
     assert heard.said == ["full"]
+
+
+def test_the_first_held_frame_of_each_epoch_is_told_once(
+    make_relay: MakeRelay, guest: GuestEnd, heard: Heard
+) -> None:
+    relay = make_relay()
+    relay.start()
+    guest.send(*(frame_out(number) for number in range(3)))
+    wait_until(lambda: relay.stats().output.left_frames == 3)
+    assert heard.waits == 0, "what passes does not wait"
+    relay.set_mode(OutputMode.HOLD)
+    for epoch in (1, 2):
+        guest.send(*(frame_out(number) for number in range(3)))
+        heard.wait_for(lambda wanted=epoch: heard.waits == wanted)
+        wait_until(lambda wanted=epoch: relay.stats().output.held_frames == 3 * wanted)
+        pause(relay, epoch)
+    pause(relay, 3)
+    assert heard.waits == 2, "an epoch without output has none"
 
 
 def test_inputs_are_numbered_and_mirrored(
@@ -323,7 +373,7 @@ def test_a_guest_that_never_reads_costs_counted_drops_and_bounded_memory(
     wait_until(lambda: relay.stats().input.waiting_frames == 0)
 
 
-def _send_until_accounted(relay: Relay, network: Network, first: int, end: int) -> None:
+def _send_until_accounted(relay: AnyRelay, network: Network, first: int, end: int) -> None:
     def accounted() -> int:
         stats = relay.stats().input
         return stats.newest_seq + stats.dropped_frames
@@ -428,9 +478,11 @@ def test_stop_leaves_nothing_open(make_relay: MakeRelay, guest: GuestEnd) -> Non
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_path_too_long_for_a_socket_is_a_clear_error(tap: Tap, paths: Paths) -> None:
+def test_a_path_too_long_for_a_socket_is_a_clear_error(
+    relay_kind: type[AnyRelay], tap: Tap, paths: Paths
+) -> None:
     long = Paths(paths.guest_path, paths.relay_path.parent / ("x" * 120))
-    relay = Relay([RelayPort(long, tap)])
+    relay = relay_kind([NicEnds(long, tap)])
     with pytest.raises(ConfigError, match="too long"):
         relay.start()
     relay.stop()

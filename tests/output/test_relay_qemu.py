@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from output_tools import AnyRelay
 
 from replicator.demo.golden import Golden, ensure_golden, guest_config, start_from_golden
 from replicator.demo.guest_image import default_cache_dir, ensure_guest_image
@@ -22,7 +23,7 @@ from replicator.guests.base import Guest, NicEndpoint
 from replicator.guests.qemu_standby import QemuStandby
 from replicator.output.announce import build_announcement
 from replicator.output.base import BarrierMark, RelayCallbacks
-from replicator.output.relay import Relay, RelayPort
+from replicator.output.relay import NicEnds
 from replicator.output.tap import Tap
 from replicator.units import Epoch
 
@@ -50,6 +51,7 @@ class Pair:
     """A guest, its relay and what a secondary would have: checkpoint files and the input log."""
 
     golden: Golden
+    relay_kind: type[AnyRelay]
     tap: Tap
     scratch: Path
     log: InputLog = field(default_factory=InputLog)
@@ -107,16 +109,16 @@ class Pair:
         )
         return len(replay.frames)
 
-    def _make_relay(self, nics: Sequence[NicEndpoint], mode: OutputMode) -> Relay:
+    def _make_relay(self, nics: Sequence[NicEndpoint], mode: OutputMode) -> AnyRelay:
         callbacks = RelayCallbacks(on_input=lambda first, frames: self.log.append(first, frames))
         if mode is OutputMode.PASS:
             callbacks = RelayCallbacks()
-        return Relay([RelayPort(nic, self.tap) for nic in nics], mode=mode, callbacks=callbacks)
+        return self.relay_kind([NicEnds(nic, self.tap) for nic in nics], mode=mode, callbacks=callbacks)
 
 
 @asynccontextmanager
-async def running(golden: Golden, tap: Tap, scratch: Path) -> AsyncIterator[Pair]:
-    pair = Pair(golden, tap, scratch)
+async def running(golden: Golden, kind: type[AnyRelay], tap: Tap, scratch: Path) -> AsyncIterator[Pair]:
+    pair = Pair(golden, kind, tap, scratch)
     await pair.begin()
     try:
         yield pair
@@ -175,9 +177,11 @@ def run(test: Coroutine[None, None, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 2 * TIMEOUT_S))
 
 
-def test_traffic_survives_a_hundred_checkpoints(golden: Golden, host: Tap, tmp_path_shm: Path) -> None:
+def test_traffic_survives_a_hundred_checkpoints(
+    golden: Golden, relay_kind: type[AnyRelay], host: Tap, tmp_path_shm: Path
+) -> None:
     async def scenario() -> None:
-        async with running(golden, host, tmp_path_shm) as pair:
+        async with running(golden, relay_kind, host, tmp_path_shm) as pair:
             counter, bulk = await connect(pair), await connect(pair)
             tasks = [asyncio.ensure_future(counter.increment_on()), asyncio.ensure_future(bulk.fill_on())]
             goal = pair.epoch + 100
@@ -198,10 +202,10 @@ def test_traffic_survives_a_hundred_checkpoints(golden: Golden, host: Tap, tmp_p
 
 
 def test_an_open_connection_survives_a_take_over_with_replay(
-    golden: Golden, host: Tap, tmp_path_shm: Path
+    golden: Golden, relay_kind: type[AnyRelay], host: Tap, tmp_path_shm: Path
 ) -> None:
     async def scenario() -> None:
-        async with running(golden, host, tmp_path_shm) as pair:
+        async with running(golden, relay_kind, host, tmp_path_shm) as pair:
             redis = await connect(pair)
             counting = asyncio.ensure_future(redis.increment_on())
             await checkpoint_until(pair, lambda: len(redis.replies) >= 5)
@@ -226,7 +230,7 @@ def test_an_open_connection_survives_a_take_over_with_replay(
 
 
 def test_a_request_that_only_the_dead_guest_saw_is_answered_once(
-    golden: Golden, host: Tap, tmp_path_shm: Path
+    golden: Golden, relay_kind: type[AnyRelay], host: Tap, tmp_path_shm: Path
 ) -> None:
     """UDP repeats nothing by itself: without replay this client would wait for ever. The same request sent again
     afterwards is executed again, as the client asked."""
@@ -238,7 +242,7 @@ def test_a_request_that_only_the_dead_guest_saw_is_answered_once(
         return int(total), int(seen)
 
     async def scenario() -> None:
-        async with running(golden, host, tmp_path_shm) as pair:
+        async with running(golden, relay_kind, host, tmp_path_shm) as pair:
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             client.connect((GUEST_IP, COUNTER_PORT))
             client.send(b"first")
