@@ -1,4 +1,5 @@
-"""From sending an epoch to its ack over loopback TCP: the link, beside a bare socket and pyzmq's own asyncio face.
+"""From sending an epoch to its ack over loopback TCP: the link without keys, with sealed bulk messages, and with CURVE on
+the bulk socket instead, beside a bare socket and pyzmq's own asyncio face.
 
     python benchmarks/link.py [--rounds 200]
 
@@ -14,6 +15,7 @@ import contextlib
 import os
 import signal
 import socket
+import statistics
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -23,17 +25,30 @@ import zmq.asyncio
 from tools import show, time_rounds
 
 from replicator.link import Keys, LinkConfig, LinkUp, PeerAddress, Received, ZmqLink
+from replicator.link.sealing import derive_keys
 from replicator.wire import session as wire
 
 SESSION = bytes(16)
 PART_BYTES = 1 << 20
-#: Next to nothing, what a 50 ms epoch of a busy guest is, and a large one.
-EPOCH_BYTES = (4 << 10, 640 << 10, 16 << 20)
+#: Next to nothing, small, what a 50 ms epoch of a busy guest is, larger ones, and enough for the throughput.
+EPOCH_BYTES = (4 << 10, 64 << 10, 640 << 10, 1 << 20, 4 << 20, 64 << 20)
 GUEST = wire.GuestRecord("bench", "", 1 << 20, ((0, 0, 256),), "synthetic")
-HELLO = wire.Hello(wire.PROTOCOL_VERSION, "a", GUEST, 1, SESSION, 2)
+SHARES = bytes(range(32)), bytes(range(32, 64))
+HELLO = wire.Hello(wire.PROTOCOL_VERSION, "a", GUEST, 1, SESSION, 2, share=SHARES[0])
 ACK = wire.Ack(SESSION, 1, bytes(16))
 LENGTH = struct.Struct("<Q")
 HOST = "127.0.0.1"
+
+UNSEALED, SEALED, CURVE = "the link, unsealed", "the link, sealed", "the link, CURVE"
+
+
+class CurveConfig(LinkConfig):
+    """With CURVE on all three channels."""
+
+    @property
+    def sealed(self) -> bool:
+        return False
+
 
 Send = Callable[[list[bytes]], Awaitable[None]]
 
@@ -70,21 +85,25 @@ def process(serve: Callable[[], Awaitable[None]]) -> Iterator[None]:
 # The link.
 
 
-async def serve_link(ports: list[int], keys: Keys | None) -> None:
-    link = ZmqLink(LinkConfig("b", HOST, *ports, keys=keys))
+async def serve_link(ports: list[int], keys: Keys | None, config: type[LinkConfig] = LinkConfig) -> None:
+    link = ZmqLink(config("b", HOST, *ports, keys=keys))
     await link.start()
     peer = b""
     async for event in link.received():
         if isinstance(event, Received) and isinstance(event.message, wire.Hello):
             peer = event.peer_id
+            if link.sealed:
+                link.open_bulk(derive_keys(event.message, SHARES[1]))
             await link.reply(peer, wire.HelloReply("b", True, "", "", 1, SESSION, 0, bytes(16)))
         elif isinstance(event, Received) and isinstance(event.message, wire.EpochEnd):
             await link.reply(peer, ACK)
 
 
 @contextlib.asynccontextmanager
-async def open_link(ports: list[int], keys: Keys | None, public: str) -> AsyncIterator[Send]:
-    link = ZmqLink(LinkConfig("a", HOST, keys=keys))
+async def open_link(
+    ports: list[int], keys: Keys | None, public: str, config: type[LinkConfig] = LinkConfig
+) -> AsyncIterator[Send]:
+    link = ZmqLink(config("a", HOST, keys=keys))
     await link.start()
     events = aiter(link.received())
     await link.connect(PeerAddress(HOST, *ports, public))
@@ -92,6 +111,8 @@ async def open_link(ports: list[int], keys: Keys | None, public: str) -> AsyncIt
         pass
     await link.send(HELLO)
     await anext(events)
+    if link.sealed:
+        link.seal_bulk(derive_keys(HELLO, SHARES[1]))
 
     async def send(parts: list[bytes]) -> None:
         await link.send_bulk(wire.EpochBegin(SESSION, 1, 1, 0))
@@ -177,13 +198,14 @@ async def open_socket(port: int) -> AsyncIterator[Send]:
 
 
 def measure(rounds: int) -> None:
-    ports = free_ports(9)
+    ports = free_ports(12)
     keys_a, keys_b = make_keys()
     servers = [
         partial(serve_socket, ports[0]),
         partial(serve_asyncio, ports[1:3]),
         partial(serve_link, ports[3:6], None),
         partial(serve_link, ports[6:9], keys_b),
+        partial(serve_link, ports[9:12], keys_b, CurveConfig),
     ]
     with contextlib.ExitStack() as processes, asyncio.Runner() as runner:
         for serve in servers:
@@ -194,9 +216,10 @@ def measure(rounds: int) -> None:
             return {
                 "bare socket": await opened.enter_async_context(open_socket(ports[0])),
                 "pyzmq's asyncio sockets": await opened.enter_async_context(open_asyncio(ports[1:3])),
-                "the link, plaintext": await opened.enter_async_context(open_link(ports[3:6], None, "")),
-                "the link, CURVE": await opened.enter_async_context(
-                    open_link(ports[6:9], keys_a, keys_b.public)
+                UNSEALED: await opened.enter_async_context(open_link(ports[3:6], None, "")),
+                SEALED: await opened.enter_async_context(open_link(ports[6:9], keys_a, keys_b.public)),
+                CURVE: await opened.enter_async_context(
+                    open_link(ports[9:12], keys_a, keys_b.public, CurveConfig)
                 ),
             }
 
@@ -207,13 +230,16 @@ def measure(rounds: int) -> None:
 
 
 def measure_size(runner: asyncio.Runner, senders: dict[str, Send], size: int, rounds: int) -> None:
-    parts = [bytes(min(PART_BYTES, size - at)) for at in range(0, size, PART_BYTES)]
+    parts = [os.urandom(min(PART_BYTES, size - at)) for at in range(0, size, PART_BYTES)]
 
     def run(send: Send) -> None:
         runner.run(send(parts))  # type: ignore[arg-type]
 
     steps = {name: partial(run, send) for name, send in senders.items()}
-    show(f"{size >> 10} KiB to its ack", time_rounds(steps, rounds), size)
+    times = time_rounds(steps, rounds)
+    show(f"{size >> 10} KiB to its ack", times, size)
+    unsealed, sealed, curve = (statistics.median(times[name]) for name in (UNSEALED, SEALED, CURVE))
+    print(f"  sealed at {unsealed / sealed:.2f} of the unsealed speed, {curve / sealed:.2f} x CURVE's")
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ primary's part); both at once are possible because the role is state. Rules ever
 3. Bounded: a sender waits (and may be cancelled) while the peer does not take its messages; a receiver reads
    nothing from the network that `received` was not asked for, beyond the high-water marks.
 4. A connection that fell is made again by itself until `disconnect`.
+5. A link with keys (`sealed`) carries bulk messages only under keys that a greeting agreed on (sealing.py): it sends
+   none before `seal_bulk`, and takes none that `open_bulk` was not called for. Keys end with their connection.
 
 The link checks form (size, fields, channel, direction) and decides nothing.
 """
@@ -24,11 +26,14 @@ from typing import Protocol
 
 from replicator.errors import ConfigError, LocalWireError, RemoteWireError, WireError
 from replicator.link.keys import Keys
+from replicator.link.sealing import BulkKeys
 from replicator.wire.session import (
     Abort,
     Ack,
     Channel,
+    HandOverReply,
     HelloReply,
+    KeyShare,
     Message,
     channel_of,
     check_payload,
@@ -40,7 +45,7 @@ from replicator.wire.session import (
 
 #: `Received.peer_id` of what comes from the peer that we connected to.
 CONNECTED_PEER = b""
-_REPLIES = (HelloReply, Ack, Abort)
+_REPLIES = (KeyShare, HelloReply, Ack, Abort, HandOverReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,11 @@ class LinkConfig:
     heartbeat_port: int = 0
     keys: Keys | None = None
     allow_plaintext: bool = False
+
+    @property
+    def sealed(self) -> bool:
+        """Whether bulk messages are sealed. Control and heartbeats then have CURVE."""
+        return self.keys is not None
 
     def __post_init__(self) -> None:
         self.check_secrecy(self.bind_host)
@@ -141,6 +151,9 @@ class BadMessage:
     channel: Channel
     peer_id: bytes
     error: WireError
+    #: Sealed messages of the present connection were changed or lost: nothing more of it is taken, and what it carried
+    #: must be sent anew, over another connection.
+    breaks_bulk: bool = False
 
 
 LinkEvent = Received | LinkUp | LinkDown | LinkRefused | PeerRefused | PeerLeft | BadMessage
@@ -152,6 +165,11 @@ class Link(Protocol):
     @property
     def address(self) -> PeerAddress:
         """Where this link listens; valid after `start`."""
+        ...
+
+    @property
+    def sealed(self) -> bool:
+        """Whether bulk messages need keys, both ways."""
         ...
 
     async def start(self) -> None:
@@ -178,11 +196,19 @@ class Link(Protocol):
         """Send a control message to who sent us one. TransportError when it is gone or does not read."""
         ...
 
+    def seal_bulk(self, keys: BulkKeys) -> None:
+        """Seal what follows on the present connection. TransportError when there is none; for `sealed` links only."""
+        ...
+
+    def open_bulk(self, keys: BulkKeys) -> None:
+        """Take what is sealed with these keys, and nothing older; to be called before the peer learns of them."""
+        ...
+
     async def send_bulk(self, header: Message, payload: memoryview | bytes | None = None) -> None:
         """Send a bulk message to the connected peer.
 
         The payload is not copied: it must keep its content until its epoch is acknowledged or given up.
-        TransportError when there is no connection or it falls. Cancelled while waiting, nothing was sent.
+        TransportError when there is no connection or it falls, or `seal_bulk` is due. Cancelled while waiting, nothing was sent.
         """
         ...
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from replicator.errors import InvariantError, TransportError, require
 from replicator.link.base import (
@@ -25,6 +25,8 @@ from replicator.link.base import (
     pack,
     unpack,
 )
+from replicator.link.bulk import BulkDrops, BulkReceiver, BulkSender, Frames
+from replicator.link.sealing import BulkKeys, KeyExhausted
 from replicator.wire.session import Channel, Message
 
 #: Messages a channel holds before its sender waits.
@@ -68,31 +70,35 @@ class MemoryNetwork:
             link.settle()
 
 
-class _Pipe:
+_T = TypeVar("_T")
+
+
+class _Pipe(Generic[_T]):
     """One channel of a connection, one way."""
 
     def __init__(self, size_max: int) -> None:
         self.closed = ""
-        self._items: deque[LinkEvent] = deque()
+        self._items: deque[_T] = deque()
         self._size_max = size_max
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
 
-    async def put(self, item: LinkEvent) -> None:
+    async def put(self, make: Callable[[], _T]) -> None:
+        """Made once there is room."""
         async with self._turn:
-            while not self.try_put(item):
+            while not self.try_put(make):
                 self._changed.clear()
                 await self._changed.wait()
 
-    def try_put(self, item: LinkEvent) -> bool:
+    def try_put(self, make: Callable[[], _T]) -> bool:
         if self.closed:
             raise TransportError(self.closed)
         if len(self._items) >= self._size_max:
             return False
-        self._items.append(item)
+        self._items.append(make())
         return True
 
-    def take(self) -> LinkEvent | None:
+    def take(self) -> _T | None:
         self._changed.set()
         return self._items.popleft() if self._items else None
 
@@ -110,13 +116,15 @@ class _Connection:
         self.peer_id = next(self._ids).to_bytes(5, "big")
         self.dialler = dialler
         self.listener = listener
-        self.bulk = _Pipe(BULK_MAX)
-        self.control = _Pipe(CONTROL_MAX)
-        self.replies = _Pipe(CONTROL_MAX)
+        self.sender = BulkSender(sealed=dialler.sealed)
+        self.bulk = _Pipe[Frames](BULK_MAX)
+        self.control = _Pipe[LinkEvent](CONTROL_MAX)
+        self.replies = _Pipe[LinkEvent](CONTROL_MAX)
 
     def close(self, reason: str) -> None:
-        for pipe in (self.bulk, self.control, self.replies):
-            pipe.close(reason)
+        self.bulk.close(reason)
+        self.control.close(reason)
+        self.replies.close(reason)
 
 
 class MemoryLink:
@@ -125,6 +133,7 @@ class MemoryLink:
     def __init__(self, config: LinkConfig, network: MemoryNetwork) -> None:
         self._config = config
         self._network = network
+        self._bulk = BulkReceiver(sealed=config.sealed)
         self._address: PeerAddress | None = None
         self._peer: PeerAddress | None = None
         self._dialled: _Connection | None = None
@@ -140,6 +149,15 @@ class MemoryLink:
         if self._address is None:
             raise InvariantError("address before start")
         return self._address
+
+    @property
+    def sealed(self) -> bool:
+        return self._config.sealed
+
+    @property
+    def drops(self) -> BulkDrops:
+        """Bulk messages that were not taken."""
+        return self._bulk.drops
 
     async def start(self) -> None:
         port = self._network.attach(self._config.bind_host, self)
@@ -164,22 +182,42 @@ class MemoryLink:
             self._hang_up("disconnected")
 
     async def send(self, message: Message, payload: memoryview | bytes | None = None) -> None:
-        connection, item = self._outgoing(Channel.CONTROL, message, payload)
-        await connection.control.put(item)
+        frames = _views(pack(message, payload, Channel.CONTROL, reply=False))
+        connection = self._connection()
+        event = unpack(Channel.CONTROL, connection.peer_id, frames, reply=False)
+        await connection.control.put(lambda: event)
         connection.listener.wake()
 
     async def send_bulk(self, header: Message, payload: memoryview | bytes | None = None) -> None:
-        connection, item = self._outgoing(Channel.BULK, header, payload)
-        await connection.bulk.put(item)
+        frames = pack(header, payload, Channel.BULK, reply=False)
+        connection = self._connection()
+        connection.sender.check()
+        try:
+            await connection.bulk.put(lambda: connection.sender.wrap(frames))
+        except KeyExhausted as error:
+            self._fall(str(error))
+            raise
         connection.listener.wake()
+
+    def seal_bulk(self, keys: BulkKeys) -> None:
+        self._connection().sender.seal_with(keys)
+
+    def open_bulk(self, keys: BulkKeys) -> None:
+        self._bulk.open_with(keys)
+
+    def _connection(self) -> _Connection:
+        if self._dialled is None:
+            raise TransportError("no connection to the peer")
+        return self._dialled
 
     async def reply(self, peer_id: bytes, message: Message) -> None:
         require(peer_id != CONNECTED_PEER, "reply to the peer that we connected to; use send")
-        frames = [memoryview(one) for one in pack(message, None, Channel.CONTROL, reply=True)]
+        frames = _views(pack(message, None, Channel.CONTROL, reply=True))
         connection = self._incoming.get(peer_id)
         if connection is None:
             raise TransportError("the peer that should get a reply is gone")
-        if not connection.replies.try_put(unpack(Channel.CONTROL, CONNECTED_PEER, frames, reply=True)):
+        event = unpack(Channel.CONTROL, CONNECTED_PEER, frames, reply=True)
+        if not connection.replies.try_put(lambda: event):
             raise TransportError("the peer does not read its replies")
         connection.dialler.wake()
 
@@ -201,9 +239,7 @@ class MemoryLink:
         """Drop a connection that cannot last, make one that can."""
         listener = None if self._peer is None else self._network.find(self._peer)
         if self._dialled is not None and self._dialled.listener is not listener:
-            reason = f"the connection to {self._dialled.listener.address.host} was lost"
-            self._hang_up(reason)
-            self._report(LinkDown(reason))
+            self._fall(f"the connection to {self._dialled.listener.address.host} was lost")
         if self._dialled is None and listener is not None:
             self._dialled = _Connection(self, listener)
             listener.accept(self._dialled)
@@ -216,20 +252,15 @@ class MemoryLink:
         self._ended.append(self._incoming.pop(connection.peer_id))
         self._report(PeerLeft())
 
+    def _fall(self, reason: str) -> None:
+        self._hang_up(reason)
+        self._report(LinkDown(reason))
+
     def _hang_up(self, reason: str) -> None:
         connection, self._dialled = self._dialled, None
         if connection is not None:
             connection.close(reason)
             connection.listener.lose(connection)
-
-    def _outgoing(
-        self, channel: Channel, message: Message, payload: memoryview | bytes | None
-    ) -> tuple[_Connection, LinkEvent]:
-        frames = [memoryview(one).toreadonly() for one in pack(message, payload, channel, reply=False)]
-        if self._dialled is None:
-            raise TransportError("no connection to the peer")
-        peer_id = self._dialled.peer_id if channel is Channel.CONTROL else b""
-        return self._dialled, unpack(channel, peer_id, frames, reply=False)
 
     def _next(self) -> LinkEvent | None:
         if self._events:
@@ -237,12 +268,20 @@ class MemoryLink:
         if self._dialled is not None and (event := self._dialled.replies.take()) is not None:
             return event
         connections = [*self._ended, *self._incoming.values()]
-        for pipe in [one.control for one in connections] + [one.bulk for one in connections]:
-            if (event := pipe.take()) is not None:
+        for connection in connections:
+            if (event := connection.control.take()) is not None:
                 return event
+        for connection in connections:
+            while (frames := connection.bulk.take()) is not None:
+                if (found := self._bulk.take(_views(frames))) is not None:
+                    return found
         self._ended.clear()
         return None
 
     def _report(self, event: LinkEvent) -> None:
         self._events.append(event)
         self._wake.set()
+
+
+def _views(frames: Frames) -> list[memoryview]:
+    return [memoryview(one).toreadonly() for one in frames]

@@ -18,6 +18,8 @@ import zmq
 from replicator.errors import TransportError
 from replicator.link.sockets import Socket
 
+Frames = Sequence[bytes | memoryview]
+
 
 class PolledSocket:
     """Non-blocking receive, and sends that wait for room. Calls `on_readable` when `receive` may have something."""
@@ -37,13 +39,15 @@ class PolledSocket:
 
     def poke(self) -> None:
         """Look at what changed, and wake whom it concerns."""
-        if self._closed:
-            return
+        if not self._closed and self._look() and self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _look(self) -> bool:
+        """Whether there is room for a message; says so when there is one to read."""
         events = int(self._socket.get(zmq.EVENTS))
         if events & zmq.POLLIN:
             self._on_readable()
-        if events & zmq.POLLOUT and self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        return bool(events & zmq.POLLOUT)
 
     def receive(self) -> list[memoryview] | None:
         """The frames of the next message, or None: then `on_readable` will be called."""
@@ -57,18 +61,33 @@ class PolledSocket:
             return None
         return [frame.buffer for frame in frames]
 
-    async def send(self, frames: Sequence[bytes | memoryview]) -> None:
-        """Send one message when there is room for it. TransportError when the socket closes before that."""
+    async def send(self, make_frames: Callable[[], Frames]) -> None:
+        """Send one message when there is room for it, which is then made: messages are made in the order they travel,
+        and none whose sender gave up. TransportError when the socket closes before that."""
+        frames: Frames | None = None
         async with self._turn:
-            while not self.try_send(frames):
-                self._room = self._loop.create_future()
-                self.poke()
-                try:
-                    await self._room
-                finally:
-                    self._room = None
+            while True:
+                if frames is None and self._has_room():
+                    frames = make_frames()
+                # That there was room and is none any more means that the connection falls.
+                if frames is not None and self.try_send(frames):
+                    return
+                await self._wait_for_room()
 
-    def try_send(self, frames: Sequence[bytes | memoryview]) -> bool:
+    def _has_room(self) -> bool:
+        if self._closed:
+            raise TransportError(self._closed)
+        return self._look()
+
+    async def _wait_for_room(self) -> None:
+        self._room = self._loop.create_future()
+        self.poke()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    def try_send(self, frames: Frames) -> bool:
         """Send one message if there is room for it now. TransportError when the socket is closed."""
         if self._closed:
             raise TransportError(self._closed)

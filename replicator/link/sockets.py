@@ -1,5 +1,9 @@
 """Sockets of the link: every option in one place, the CURVE roles and the ZAP answer about who may come in.
 
+With keys, control and heartbeats have CURVE. Bulk has none: its messages are sealed one by one (sealing.py), which is
+faster. Its port lets an address in from which an allowed key has come to the control port, so that others cannot fill
+memory with what would never open.
+
 Bounds. A frame larger than MAXMSGSIZE ends its connection before it is read. Bulk keeps at most BULK_HWM messages
 on either side, so a stalled receiver costs each side BULK_HWM * PART_BYTES_MAX. A dead peer is noticed by the
 heartbeat thread; the values here only see to it that no socket stays half open for ever. TCP_MAXRT (the kernel's
@@ -10,6 +14,7 @@ data that nobody reads.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -33,8 +38,11 @@ RECONNECT_MS: Final = 50
 STALLED_MS: Final = 15_000
 PING_MS: Final = 1_000
 PING_TIMEOUT_MS: Final = 5_000
-#: MAXMSGSIZE counts a frame as it travels; CURVE adds a nonce, a tag and a command name (33 bytes today).
+#: MAXMSGSIZE counts a frame as it travels; CURVE adds a nonce, a tag and a command name (33 bytes today), sealing 16 to
+#: a payload.
 SEALING_BYTES: Final = 64
+#: Addresses that may come in for bulk.
+KNOWN_ADDRESSES_MAX: Final = 16
 #: Half-open connections that may wait in a port's queue.
 BACKLOG: Final = 16
 
@@ -59,10 +67,11 @@ def listen(context: Context, config: LinkConfig, channel: Channel, port: int) ->
     if channel is not Channel.BULK:
         # A reply to a peer that is gone must fail, not vanish.
         socket.set(zmq.ROUTER_MANDATORY, 1)
-    if config.keys is not None:
+    if (keys := _curve_keys(config, channel)) is not None:
         socket.set(zmq.CURVE_SERVER, 1)
+        _set_own_keys(socket, keys)
+    if config.keys is not None:
         socket.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
-        _set_own_keys(socket, config.keys)
     endpoint = _endpoint(config.bind_host, port)
     try:
         socket.bind(endpoint.replace(":0", ":*") if port == 0 else endpoint)
@@ -88,9 +97,9 @@ def dial(context: Context, config: LinkConfig, channel: Channel, peer: PeerAddre
     # Nothing is queued until the handshake is through, and nothing outlives the connection.
     socket.set(zmq.IMMEDIATE, 1)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-    if config.keys is not None:
+    if (keys := _curve_keys(config, channel)) is not None:
         socket.set(zmq.CURVE_SERVERKEY, peer.public_key.encode())
-        _set_own_keys(socket, config.keys)
+        _set_own_keys(socket, keys)
     return socket
 
 
@@ -131,17 +140,25 @@ def _set_common(socket: Socket, channel: Channel, host: str) -> None:
         socket.set(zmq.IPV6, 1)
 
 
+def _curve_keys(config: LinkConfig, channel: Channel) -> Keys | None:
+    """What the channel is encrypted with as a whole: nothing when its messages are sealed one by one."""
+    return None if config.sealed and channel is Channel.BULK else config.keys
+
+
 def _set_own_keys(socket: Socket, keys: Keys) -> None:
     socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
     socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
 
 
 class Gatekeeper:
-    """Answers libzmq's question (ZAP, RFC 27) whether a key may come in. One a context, made before `listen`."""
+    """Answers libzmq's question (ZAP, RFC 27) who may come in: an allowed key, and then its address without a key too.
+    One a context, made before `listen`."""
 
     def __init__(self, context: Context, keys: Keys, on_refused: Callable[[str, str], None]) -> None:
-        """`on_refused(address, key)` hears of each peer that was turned away."""
+        """`on_refused(address, key)` hears of each peer that was turned away; the key is "" where none is asked for."""
         self._allowed = keys.allowed
+        #: Newest addresses of allowed keys.
+        self._known: deque[str] = deque(maxlen=KNOWN_ADDRESSES_MAX)
         self._on_refused = on_refused
         self.socket: Socket = context.socket(zmq.REP)
         self.socket.set(zmq.LINGER, 0)
@@ -157,12 +174,24 @@ class Gatekeeper:
             self.socket.send_multipart(self._judge(question))
 
     def _judge(self, question: list[bytes]) -> list[bytes]:
-        version, request, domain, address, _identity, mechanism, *credentials = question
-        status, text = b"400", b"not allowed"
-        if (domain, mechanism, len(credentials)) == (_ZAP_DOMAIN, b"CURVE", 1):
-            key = z85.encode(credentials[0]).decode()
-            if key in self._allowed:
-                status, text = b"200", b"OK"
-            else:
-                self._on_refused(address.decode(errors="replace"), key)
+        version, request, _domain, from_where, _identity, mechanism, *credentials = question
+        address = from_where.decode(errors="replace")
+        if mechanism == b"CURVE":
+            is_allowed = self._judge_key(address, z85.encode(credentials[0]).decode())
+        else:
+            is_allowed = self._judge_address(address)
+        status, text = (b"200", b"OK") if is_allowed else (b"400", b"not allowed")
         return [version, request, status, text, b"", b""]
+
+    def _judge_key(self, address: str, key: str) -> bool:
+        if key not in self._allowed:
+            self._on_refused(address, key)
+            return False
+        if address not in self._known:
+            self._known.append(address)
+        return True
+
+    def _judge_address(self, address: str) -> bool:
+        if address not in self._known:
+            self._on_refused(address, "")
+        return address in self._known

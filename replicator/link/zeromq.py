@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final
 
 import zmq
 
 from replicator.errors import InvariantError, TransportError, require
+from replicator.limits import PART_BYTES_MAX
 from replicator.link.base import (
     CONNECTED_PEER,
     BadMessage,
@@ -33,8 +34,11 @@ from replicator.link.base import (
     pack,
     unpack,
 )
+from replicator.link.buffers import BufferPool
+from replicator.link.bulk import BulkDrops, BulkReceiver, BulkSender
 from replicator.link.monitor import Monitor, PeerWatch, why_dial_failed
 from replicator.link.polled import PolledSocket
+from replicator.link.sealing import TAG_BYTES, BulkKeys, KeyExhausted
 from replicator.link.sockets import (
     RECONNECT_MS,
     Context,
@@ -64,6 +68,8 @@ class ZmqLink:
         self._watches: list[PeerWatch] = []
         self._address: PeerAddress | None = None
         self._dialled: _Dialled | None = None
+        self._bulk = BulkReceiver(sealed=config.sealed)
+        self._loop = asyncio.get_running_loop()
         self._events: deque[LinkEvent] = deque(maxlen=EVENTS_MAX)
         self._wake = asyncio.Event()
         self._closed = False
@@ -73,6 +79,15 @@ class ZmqLink:
         if self._address is None:
             raise InvariantError("address before start")
         return self._address
+
+    @property
+    def sealed(self) -> bool:
+        return self._config.sealed
+
+    @property
+    def drops(self) -> BulkDrops:
+        """Bulk messages that were not taken."""
+        return self._bulk.drops
 
     async def start(self) -> None:
         try:
@@ -124,18 +139,23 @@ class ZmqLink:
             self._dialled = None
 
     async def send(self, message: Message, payload: memoryview | bytes | None = None) -> None:
-        await self._send_to_peer(Channel.CONTROL, message, payload)
+        frames = pack(message, payload, Channel.CONTROL, reply=False)
+        await self._connection().socket(Channel.CONTROL).send(lambda: frames)
 
     async def send_bulk(self, header: Message, payload: memoryview | bytes | None = None) -> None:
-        await self._send_to_peer(Channel.BULK, header, payload)
+        frames = pack(header, payload, Channel.BULK, reply=False)
+        await self._connection().send_bulk(frames)
 
-    async def _send_to_peer(
-        self, channel: Channel, message: Message, payload: memoryview | bytes | None
-    ) -> None:
-        frames = pack(message, payload, channel, reply=False)
+    def seal_bulk(self, keys: BulkKeys) -> None:
+        self._connection().seal_bulk(keys)
+
+    def open_bulk(self, keys: BulkKeys) -> None:
+        self._bulk.open_with(keys)
+
+    def _connection(self) -> _Dialled:
         if self._dialled is None:
             raise TransportError("not connected to a peer")
-        await self._dialled.socket(channel).send(frames)
+        return self._dialled
 
     async def reply(self, peer_id: bytes, message: Message) -> None:
         require(peer_id != CONNECTED_PEER, "reply to the peer that we connected to; use send")
@@ -161,26 +181,30 @@ class ZmqLink:
     def _next(self) -> LinkEvent | None:
         if self._events:
             return self._events.popleft()
-        for channel in _CHANNELS:
-            found = self._next_from_dialled(channel) or self._next_from_bound(channel)
-            if found is not None:
-                return found
-        return None
+        return self._next_reply() or self._next_control() or self._next_bulk()
 
-    def _next_from_dialled(self, channel: Channel) -> Received | BadMessage | None:
-        if self._dialled is None or channel is Channel.BULK or not self._dialled.up:
+    def _next_reply(self) -> Received | BadMessage | None:
+        if self._dialled is None or not self._dialled.up:
             return None
-        frames = self._dialled.socket(channel).receive()
-        return None if frames is None else unpack(channel, CONNECTED_PEER, frames, reply=True)
+        frames = self._dialled.socket(Channel.CONTROL).receive()
+        return None if frames is None else unpack(Channel.CONTROL, CONNECTED_PEER, frames, reply=True)
 
-    def _next_from_bound(self, channel: Channel) -> Received | BadMessage | None:
-        frames = self._bound[channel].receive()
+    def _next_control(self) -> Received | BadMessage | None:
+        frames = self._bound[Channel.CONTROL].receive()
         if frames is None:
             return None
-        if channel is Channel.BULK:
-            return unpack(channel, b"", frames, reply=False)
         # ROUTER puts the identity of the connection in front.
-        return unpack(channel, bytes(frames[0]), frames[1:], reply=False)
+        return unpack(Channel.CONTROL, bytes(frames[0]), frames[1:], reply=False)
+
+    def _next_bulk(self) -> Received | BadMessage | None:
+        frames = self._bound[Channel.BULK].receive()
+        if frames is None:
+            return None
+        found = self._bulk.take(frames)
+        if found is None:
+            # There may be more; but whoever has sent what we drop does not get the loop for himself.
+            self._loop.call_soon(self._wake.set)
+        return found
 
     def _report(self, event: LinkEvent) -> None:
         if not (self._events and self._events[-1] == event):
@@ -188,13 +212,13 @@ class ZmqLink:
         self._wake.set()
 
     def _report_key(self, address: str, key: str) -> None:
-        self._report(
-            PeerRefused(
-                Channel.CONTROL,
-                f"{address} connected with the key {key}, which is not allowed",
-                "if that is the peer, name its .key file in [keys] allow here, and restart",
-            )
-        )
+        if key:
+            reason = f"{address} connected with the key {key}, which is not allowed"
+            hint = "if that is the peer, name its .key file in [keys] allow here, and restart"
+            self._report(PeerRefused(Channel.CONTROL, reason, hint))
+        else:
+            reason = f"{address} connected for bulk, where no allowed key has come from"
+            self._report(PeerRefused(Channel.BULK, reason, "something else may use this port"))
 
 
 class _Dialled:
@@ -217,6 +241,8 @@ class _Dialled:
         self._sockets: dict[Channel, PolledSocket] = {}
         self._monitors: list[Monitor] = []
         self._ready: set[Channel] = set()
+        self._buffers = BufferPool(PART_BYTES_MAX + TAG_BYTES)
+        self._bulk = self._make_sender()
         self._retry: asyncio.TimerHandle | None = None
         #: What was reported last, so that a lasting refusal is reported once.
         self._refused: LinkRefused | None = None
@@ -232,21 +258,42 @@ class _Dialled:
             raise TransportError(f"no connection to {self._peer.host}")
         return self._sockets[channel]
 
+    def seal_bulk(self, keys: BulkKeys) -> None:
+        """For as long as this connection stands. TransportError when it does not."""
+        self.socket(Channel.BULK)
+        self._bulk.seal_with(keys)
+
+    async def send_bulk(self, frames: Sequence[bytes | memoryview]) -> None:
+        sender = self._bulk
+        sender.check()
+        try:
+            await self.socket(Channel.BULK).send(lambda: sender.wrap(frames))
+        except KeyExhausted as error:
+            self._fall(str(error), RECONNECT_MS)
+            raise
+
+    def _make_sender(self) -> BulkSender:
+        return BulkSender(sealed=self._config.sealed, take_buffer=self._buffers.take)
+
     def close(self, reason: str) -> None:
         if self._retry is not None:
             self._retry.cancel()
         self._close_sockets(reason)
 
     def _open(self) -> None:
+        """Control first: where bulk is sealed, the peer lets it in once our key has come from this address."""
         self._retry = None
-        for channel in _CHANNELS:
-            socket = dial(self._context, self._config, channel, self._peer)
-            self._monitors.append(Monitor(socket, partial(self._on_event, channel, socket)))
-            self._sockets[channel] = PolledSocket(socket, self._on_readable)
-            socket.connect(endpoint_of(channel, self._peer))
+        self._dial(Channel.CONTROL)
+
+    def _dial(self, channel: Channel) -> None:
+        socket = dial(self._context, self._config, channel, self._peer)
+        self._monitors.append(Monitor(socket, partial(self._on_event, channel, socket)))
+        self._sockets[channel] = PolledSocket(socket, self._on_readable)
+        socket.connect(endpoint_of(channel, self._peer))
 
     def _close_sockets(self, reason: str) -> None:
         self._ready.clear()
+        self._bulk = self._make_sender()
         for monitor in self._monitors:
             monitor.close()
         for socket in self._sockets.values():
@@ -257,17 +304,22 @@ class _Dialled:
     def _on_event(self, channel: Channel, socket: object, event: zmq.Event, value: int) -> None:
         if event is zmq.Event.HANDSHAKE_SUCCEEDED:
             self._ready.add(channel)
-            if self.up:
+            if channel is Channel.CONTROL:
+                self._dial(Channel.BULK)
+            else:
                 self._refused = None
                 self._report(LinkUp())
             return
         refused = why_dial_failed(event, value)
         reason = f"the {channel.value} connection to {self._peer.host} was lost"
-        if self.up:
-            self._report(LinkDown(refused.reason if refused else reason))
-        elif refused is not None and refused != self._refused:
+        if refused is not None and refused != self._refused and not self.up:
             self._refused = refused
             self._report(refused)
+        self._fall(refused.reason if refused else reason, REFUSED_RETRY_MS if refused else RECONNECT_MS)
+
+    def _fall(self, reason: str, delay_ms: int) -> None:
+        """Begin anew, with new sockets."""
+        if self.up:
+            self._report(LinkDown(reason))
         self._close_sockets(reason)
-        delay_ms = REFUSED_RETRY_MS if refused else RECONNECT_MS
         self._retry = self._loop.call_later(delay_ms / 1000, self._open)

@@ -1,13 +1,14 @@
 """A `Link` over the simulated network: the connections a side dials and those it is dialled on, and one inbox for all.
 
-It carries messages and does not read them; delays, losses and breaks are the network's (network.py).
+It carries messages and does not read them; delays, losses and breaks are the network's (network.py). A sealed one seals
+and opens as the real link does, and shows what is sealed and opened under which key to the audit (sealing.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from replicator.errors import TransportError
@@ -19,9 +20,12 @@ from replicator.link.base import (
     LinkUp,
     PeerAddress,
     PeerLeft,
+    Received,
     pack,
     unpack,
 )
+from replicator.link.bulk import BulkReceiver, BulkSender
+from replicator.link.sealing import BulkKeys
 from replicator.sim.network import (
     BULK_MAX,
     CONTROL_MAX,
@@ -43,12 +47,18 @@ class SimLink(Listener):
         self.process = process
         self._network = network
         self._host = config.bind_host
+        self.sealed = network.sealed
+        self._receiver = BulkReceiver(sealed=self.sealed)
+        self._sender = BulkSender(sealed=self.sealed)
+        #: Of the newest agreement: the keys for what is sent, and for what comes in.
+        self._sealing: BulkKeys | None = None
+        self._opening: BulkKeys | None = None
         self._peer: PeerAddress | None = None
         self._dialled: Connection | None = None
         self._dial_number = 0
         self._incoming: dict[bytes, Connection] = {}
-        self._control: deque[tuple[Pipe | None, LinkEvent]] = deque()
-        self._bulk: deque[tuple[Pipe | None, LinkEvent]] = deque()
+        self._control: deque[tuple[Pipe | None, LinkEvent | None]] = deque()
+        self._bulk: deque[tuple[Pipe, list[memoryview]]] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._turns = {"bulk": asyncio.Lock(), "control": asyncio.Lock()}
@@ -77,10 +87,15 @@ class SimLink(Listener):
 
     async def disconnect(self) -> None:
         self._peer = None
-        connection, self._dialled = self._dialled, None
-        self._room.set()
+        connection = self._hang_up()
         if connection is not None:
             connection.fall("disconnected")
+
+    def _hang_up(self) -> Connection | None:
+        connection, self._dialled = self._dialled, None
+        self._sender, self._sealing = BulkSender(sealed=self.sealed), None
+        self._room.set()
+        return connection
 
     def _redial(self, number: int) -> None:
         if self._closed or self._peer is None or number != self._dial_number or self._dialled is not None:
@@ -104,6 +119,7 @@ class SimLink(Listener):
         ):
             peer_id = connection.peer_id if channel is Channel.CONTROL else b""
             pipe = Pipe(self.process, listener.process, there, size_max, lambda _: None)
+            pipe.sealed = self.sealed and channel is Channel.BULK
             pipe.deliver = partial(listener.take, pipe, channel, peer_id, False)
             pipe.on_room = self._room.set
             connection.add_pipe(name, pipe)
@@ -117,23 +133,41 @@ class SimLink(Listener):
     def _on_fall(self, connection: Connection, reason: str) -> None:
         if self._dialled is not connection:
             return
-        self._dialled = None
-        self._room.set()
+        self._hang_up()
         self._put_control(None, LinkDown(reason))
         self.process.schedule(self._network.world.between(*REDIAL_NS), self._redial, self._dial_number)
 
     async def send(self, message: Message, payload: memoryview | bytes | None = None) -> None:
-        await self._send("control", pack(message, payload, Channel.CONTROL, reply=False))
+        frames = pack(message, payload, Channel.CONTROL, reply=False)
+        await self._send("control", lambda: frames)
 
     async def send_bulk(self, header: Message, payload: memoryview | bytes | None = None) -> None:
-        await self._send("bulk", pack(header, payload, Channel.BULK, reply=False))
+        frames = pack(header, payload, Channel.BULK, reply=False)
+        self._sender.check()
+        await self._send("bulk", lambda: self._wrap(frames))
 
-    async def _send(self, name: str, frames: Frames) -> None:
+    def _wrap(self, frames: Frames) -> Frames:
+        wrapped = self._sender.wrap(frames)
+        if self._sealing is not None:
+            self._network.audit.note_sealed(self._sealing, wrapped)
+        return wrapped
+
+    def seal_bulk(self, keys: BulkKeys) -> None:
+        if self._dialled is None:
+            raise TransportError("no connection to the peer")
+        self._sender.seal_with(keys)
+        self._sealing = keys
+
+    def open_bulk(self, keys: BulkKeys) -> None:
+        self._receiver.open_with(keys)
+        self._opening = keys
+
+    async def _send(self, name: str, make_frames: Callable[[], Frames]) -> None:
         connection = self._dialled
         async with self._turns[name]:
             while connection is not None and not connection.closed and connection is self._dialled:
                 if connection.pipes[name].has_room:
-                    connection.send(name, frames)
+                    connection.send(name, make_frames())
                     return
                 self._room.clear()
                 await self._room.wait()
@@ -161,12 +195,11 @@ class SimLink(Listener):
 
     def take(self, pipe: Pipe, channel: Channel, peer_id: bytes, reply: bool, frames: Frames) -> None:
         views = [memoryview(frame).toreadonly() for frame in frames]
-        event = unpack(channel, peer_id, views, reply=reply)
-        if channel is Channel.BULK:
-            self._bulk.append((pipe, event))
-            self._wake.set()
+        if channel is Channel.CONTROL:
+            self._put_control(pipe, unpack(channel, peer_id, views, reply=reply))
         else:
-            self._put_control(pipe, event)
+            self._bulk.append((pipe, views))
+            self._wake.set()
 
     def _put_control(self, pipe: Pipe | None, event: LinkEvent) -> None:
         self._control.append((pipe, event))
@@ -175,12 +208,23 @@ class SimLink(Listener):
     async def received(self) -> AsyncIterator[LinkEvent]:
         while not self._closed:
             self._wake.clear()
-            inbox = self._control or self._bulk
-            if not inbox:
+            if self._control:
+                pipe, event = self._control.popleft()
+            elif self._bulk:
+                pipe, views = self._bulk.popleft()
+                event = self._open_bulk(views)
+            else:
                 await self._wake.wait()
                 continue
-            pipe, event = inbox.popleft()
             if pipe is not None:
                 pipe.consumed()
-            yield event
+            if event is not None:
+                yield event
             await asyncio.sleep(0)
+
+    def _open_bulk(self, views: list[memoryview]) -> LinkEvent | None:
+        """As on a socket, a message is opened when it is read: keys that come before it count."""
+        event = self._receiver.take(views)
+        if self._opening is not None and isinstance(event, Received):
+            self._network.audit.note_opened(self._opening, views)
+        return event

@@ -4,7 +4,8 @@ A connection behaves as zeromq over TCP does: messages of a channel arrive in or
 side does not read, a cut makes messages wait until the cut ends or the connection is given up, and what was under
 way on a connection that fell may still arrive, even behind the first messages of the next one, and twice. Every
 message is encoded when it is sent and decoded when it arrives. A message that is damaged in its payload arrives
-damaged; one that is damaged elsewhere breaks the connection, as TCP's checksum would.
+damaged; one that is damaged elsewhere breaks the connection, as TCP's checksum would. A sealed message arrives damaged
+wherever it is damaged, for its own seal is what must show it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from replicator.sim.process import Process
+from replicator.sim.sealing import SealingAudit
 from replicator.sim.world import World
 from replicator.units import NS_PER_MS
 
@@ -49,8 +51,10 @@ class Weather:
 class Network:
     """Who can hear whom. `weather[a, b]` is for what travels from host a to host b."""
 
-    def __init__(self, world: World, hosts: Sequence[str]) -> None:
+    def __init__(self, world: World, hosts: Sequence[str], audit: SealingAudit, *, sealed: bool) -> None:
         self.world = world
+        #: Whether the links over it seal bulk messages, and who looks at them from outside.
+        self.sealed, self.audit = sealed, audit
         self.weather = {(a, b): Weather() for a in hosts for b in hosts if a != b}
         #: Address (a host's name) -> who listens there.
         self._listeners: dict[str, Listener] = {}
@@ -142,6 +146,8 @@ class Pipe:
     #: The newest ones, which an echo may repeat.
     sent: deque[Frames] = field(default_factory=lambda: deque(maxlen=3))
     free_at_ns: int = 0
+    #: Damage may be anywhere in a message, and not in its payload only.
+    sealed: bool = False
     on_room: Callable[[], None] = lambda: None
 
     @property
@@ -197,7 +203,7 @@ class Connection:
     def _travel(self, pipe: Pipe, frames: Frames) -> None:
         world, weather = self.world, pipe.weather
         if world.chance(weather.flip):
-            frames = flip_payload(world, frames)
+            frames = flip_anywhere(world, frames) if pipe.sealed else flip_payload(world, frames)
         at_ns = world.now_ns + world.between(*weather.latency_ns)
         if weather.bytes_per_s:
             at_ns += sum(map(len, frames)) * 1_000_000_000 // weather.bytes_per_s
@@ -254,9 +260,17 @@ class Connection:
 
 def flip_payload(world: World, frames: Frames) -> Frames:
     """The same message with one bit of its payload turned over; untouched when it has none."""
-    if len(frames) < 2:
-        return frames
-    payload = bytearray(frames[1])
-    bit = world.between(0, len(payload) * 8 - 1)
-    payload[bit // 8] ^= 1 << (bit % 8)
-    return [frames[0], bytes(payload)]
+    return frames if len(frames) < 2 else [frames[0], _flip(world, frames[1])]
+
+
+def flip_anywhere(world: World, frames: Frames) -> Frames:
+    """The same message with one bit of one of its frames turned over."""
+    which = world.between(0, len(frames) - 1)
+    return [_flip(world, frame) if number == which else frame for number, frame in enumerate(frames)]
+
+
+def _flip(world: World, frame: bytes | memoryview) -> bytes:
+    damaged = bytearray(frame)
+    bit = world.between(0, len(damaged) * 8 - 1)
+    damaged[bit // 8] ^= 1 << (bit % 8)
+    return bytes(damaged)

@@ -20,6 +20,8 @@ class Unfit(Exception):
 Check = Callable[[object], object]
 
 _CHECKS: dict[type[Any], dict[str, Check]] = {}
+#: Of each dataclass, the fields that hold another one.
+_NESTED: dict[type[Any], tuple[str, ...]] = {}
 
 
 def integer(low: int, high: int) -> Check:
@@ -41,6 +43,15 @@ def text(chars_max: int, pattern: str = "") -> Check:
             raise Unfit(f"{len(value)} characters are more than {chars_max}")
         if pattern and not re.fullmatch(pattern, value):
             raise Unfit(f"{value!r} does not match {pattern}")
+        return value
+
+    return check
+
+
+def one_of(*words: str) -> Check:
+    def check(value: object) -> str:
+        if type(value) is not str or value not in words:
+            raise Unfit(f"must be one of {', '.join(words)}, not {brief(value)}")
         return value
 
     return check
@@ -138,6 +149,7 @@ def checks_of(cls: type[Any]) -> dict[str, Check]:
     if cls not in _CHECKS:
         hints = get_type_hints(cls, include_extras=True)
         _CHECKS[cls] = {one.name: _check_in(hints[one.name]) for one in fields(cls)}
+        _NESTED[cls] = tuple(name for name in _CHECKS[cls] if is_dataclass(hints[name].__origin__))
     return _CHECKS[cls]
 
 
@@ -150,8 +162,11 @@ def _check_in(hint: Any) -> Check:
 
 def as_map(record: Any) -> dict[str, Any]:
     """The fields of a dataclass by name; nested dataclasses become maps too."""
-    found = {name: getattr(record, name) for name in checks_of(type(record))}
-    return {name: as_map(it) if is_dataclass(it) else it for name, it in found.items()}
+    cls = type(record)
+    found = {name: getattr(record, name) for name in checks_of(cls)}
+    for name in _NESTED[cls]:
+        found[name] = as_map(found[name])
+    return found
 
 
 def map_once(pairs: Iterable[tuple[object, object]]) -> dict[object, object]:

@@ -64,7 +64,10 @@ CPUID_LEAF: Final = Struct("<IIIIII")  # leaf, subleaf, a, b, c, d
 MSR_POLICY: Final = Struct("<IIQ")  # index, flags (zero), value
 EMULATOR: Final = Struct("<II")  # emulator id, index
 CHECKPOINT_STATE: Final = Struct("<I")  # id
+#: Our link's, before the frames of encoded pages.
+CODED_PAGES: Final = Struct("<I")  # count
 
+U32_BYTES: Final = 4
 U64_BYTES: Final = 8
 SHARED_INFO_BYTES: Final = 4096
 #: Size of vcpu_guest_context for each guest width.
@@ -291,7 +294,7 @@ def u64_array(data: Buffer) -> array[int]:
 
 
 def word_array(data: Buffer, bits: int) -> array[int]:
-    """A copy of the words of a legacy stream as `array('Q')`; `data` is whole words."""
+    """A copy of little endian words of 32 or 64 bits as `array('Q')`; `data` is whole words."""
     if bits == 64:
         return u64_array(data)
     narrow = array("I")
@@ -307,6 +310,14 @@ def u64_bytes(values: array[int]) -> bytes:
         values = values[:]
         values.byteswap()
     return values.tobytes()
+
+
+def u32_bytes(values: array[int]) -> bytes:
+    """The little endian bytes of an `array('Q')` whose values have 32 bits."""
+    narrow = array("I", values)
+    if sys.byteorder == "big":
+        narrow.byteswap()
+    return narrow.tobytes()
 
 
 def pages_bytes(count: int) -> int:

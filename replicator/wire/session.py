@@ -30,6 +30,7 @@ from replicator.limits import (
     PFN_MAX,
 )
 from replicator.units import PAGE_SIZE
+from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN
 from replicator.wire.fields import (
     Unfit,
     as_map,
@@ -40,13 +41,14 @@ from replicator.wire.fields import (
     map_once,
     nested,
     octets,
+    one_of,
     prose,
     row,
     sequence,
     text,
 )
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 NODE_CHARS_MAX: Final = 64
 TEXT_CHARS_MAX: Final = 1024
@@ -57,6 +59,7 @@ NICS_MAX: Final = 32
 FRAMES_MAX: Final = 4096
 #: Payload of one InputFrames; small, because control messages wait behind it.
 INPUT_BATCH_BYTES_MAX: Final = 256 << 10
+SHARE_BYTES: Final = 32
 INT_MAX: Final = (1 << 63) - 1
 
 
@@ -98,10 +101,14 @@ OptionalCode = Annotated[str, text(40, rf"({_SLUG})?")]
 SessionId = Annotated[bytes, octets(16)]
 #: xxh3_128 of an epoch's payloads in order.
 Digest = Annotated[bytes, octets(16)]
+#: One side's half of the secret that bulk messages are sealed with (link/sealing.py): drawn for one greeting alone.
+Share = Annotated[bytes, octets(SHARE_BYTES)]
 PartBytes = Annotated[int, integer(1, PART_BYTES_MAX)]
 
 NO_SESSION: Final = bytes(16)
 NO_DIGEST: Final = bytes(16)
+#: Of a hello over a link without keys.
+NO_SHARE: Final = bytes(SHARE_BYTES)
 
 
 class Refusal:
@@ -145,6 +152,16 @@ class Hello:
     epochs_in_flight: Annotated[int, integer(1, EPOCHS_IN_FLIGHT_MAX)]
     #: The operator agreed that a promotable replica of an earlier term is lost.
     may_discard: Flag = False
+    share: Share = NO_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class KeyShare:
+    """Secondary -> primary, with keys: what follows is sealed with the two shares. Comes before the HelloReply that accepts."""
+
+    #: The hello's share: an answer to an older hello is none to this one.
+    answers: Share
+    share: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +205,16 @@ class EpochPart:
     epoch: Positive
     index: Count
     payload_bytes: PartBytes
+    #: How the part travels: wire/coded_part.py.
+    encoding: Annotated[str, one_of(PLAIN, BLOCKS, PAGES)] = PLAIN
+    #: Of one that is not plain: its length and what it hashes to (xxh3_64) once it is rebuilt.
+    part_bytes: Annotated[int, integer(0, PART_BYTES_MAX)] = 0
+    check: Annotated[bytes, octets(8)] = bytes(8)
+
+    def problem(self) -> str:
+        if (self.encoding == PLAIN) != (self.part_bytes == 0):
+            return f"a {self.encoding} part that is rebuilt to {self.part_bytes} bytes"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +273,28 @@ class StandDown:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """Primary -> secondary: the guest stands still here for good, go on with it. `epoch` must be the committed one."""
+
+    session: SessionId
+    term: Positive
+    epoch: Positive
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverReply:
+    """Secondary -> primary: the guest runs here now (`taken`), or it does not and will not unless asked again."""
+
+    session: SessionId
+    epoch: Positive
+    taken: Flag
+    #: Why not, "" when taken.
+    detail: Prose
+    #: The secondary's term, which is a new one when it has taken the guest.
+    term: Count
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Both ways, by a thread of its own: that the host lives, and how its epoch loop fares."""
 
@@ -262,10 +311,24 @@ class Heartbeat:
     held_ns: Count
     #: Length of the newest pause; 0 of a secondary.
     pause_ns: Count = 0
+    #: How far the guest's wall clock is behind its host's; 0 of a secondary.
+    behind_ns: Count = 0
 
 
 Message = (
-    Hello | HelloReply | EpochBegin | EpochPart | EpochEnd | Ack | Abort | InputFrames | StandDown | Heartbeat
+    Hello
+    | KeyShare
+    | HelloReply
+    | EpochBegin
+    | EpochPart
+    | EpochEnd
+    | Ack
+    | Abort
+    | InputFrames
+    | StandDown
+    | HandOver
+    | HandOverReply
+    | Heartbeat
 )
 
 _CLASSES: Final[tuple[type[Any], ...]] = get_args(Message)

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 HERE: Final = Path(__file__).parent
 #: What is instrumented: other modules of replicator are imported before.
-INSTRUMENTED: Final = ("replicator.wire", "replicator.stream")
+INSTRUMENTED: Final = ("replicator.wire", "replicator.stream", "replicator.link")
 _PLAIN: Final = (
     "replicator",
     "replicator.errors",
@@ -56,6 +56,7 @@ def _instrument() -> None:
             importlib.import_module(module.name)
         for name in _STREAM:
             importlib.import_module(f"replicator.stream.{name}")
+        importlib.import_module("replicator.link.sealing")
 
 
 if runs_alone():

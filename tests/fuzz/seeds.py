@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import fuzz_sealed
 import harness
 import legacy_maker as legacy
 from harness import put_together
@@ -36,6 +37,9 @@ def seeds_of(driver: str) -> dict[str, bytes]:
     """The seeds of a driver, by name. They are the same each time."""
     if driver == "session":
         return {session.kind_of(message): session.encode(message) for message in _messages()}
+    if driver == "sealed":
+        sealed = [fuzz_sealed.seal(*message) for message in fuzz_sealed.MESSAGES]
+        return {str(number): fuzz_sealed.join(frames) for number, frames in enumerate(sealed)}
     streams = {
         "back_channel": _back_channels,
         "legacy": _legacy_streams,
@@ -131,6 +135,7 @@ def _messages() -> Iterator[session.Message]:
         macs=("52:54:00:00:00:01",),
     )
     yield session.Hello(session.PROTOCOL_VERSION, "host-a", guest, 3, connection, 2)
+    yield session.KeyShare(bytes(range(32)), bytes(range(32, 64)))
     yield session.HelloReply("host-b", True, "", "", 3, connection, 17, digest)
     yield session.EpochBegin(connection, 3, 18, 17)
     yield session.EpochPart(connection, 18, 0, 4096)
@@ -139,6 +144,8 @@ def _messages() -> Iterator[session.Message]:
     yield session.Abort(connection, 18, "wrong-digest", "part 3")
     yield session.InputFrames(connection, 1, (60, 1500))
     yield session.StandDown(3, "stopped by the operator")
+    yield session.HandOver(bytes(16), 3, 18)
+    yield session.HandOverReply(bytes(16), 18, True, "", 4)
     yield session.Heartbeat("host-a", "primary", 3, 1, 18, 1_000_000, 0)
 
 

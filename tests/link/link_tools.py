@@ -22,6 +22,7 @@ from replicator.link import (
     Received,
     ZmqLink,
 )
+from replicator.link.sealing import BulkKeys, derive_keys
 from replicator.wire import session as s
 
 _T = TypeVar("_T")
@@ -30,7 +31,8 @@ SESSION = bytes(range(16))
 DIGEST = bytes(16)
 TIMEOUT_S = 20.0
 GUEST = s.GuestRecord("redis", "", 1 << 20, ((0, 0, 256),), "synthetic")
-HELLO = s.Hello(s.PROTOCOL_VERSION, "host-a", GUEST, 1, SESSION, 2)
+HELLO = s.Hello(s.PROTOCOL_VERSION, "host-a", GUEST, 1, SESSION, 2, share=bytes(range(32)))
+ANSWER = s.KeyShare(HELLO.share, bytes(range(32, 64)))
 BEGIN = s.EpochBegin(SESSION, 1, 1, base=0)
 REPLY = s.HelloReply("host-b", True, "", "", 1, s.NO_SESSION, 0, s.NO_DIGEST)
 
@@ -91,20 +93,36 @@ class Side:
     hello_from: bytes = b""
 
 
+#: Kinds of links: what is in memory, what has keys.
+KINDS = ("memory", "sealed memory", "plain", "sealed")
+IN_MEMORY = ("memory", "sealed memory")
+SEALED = ("sealed memory", "sealed")
+
+
+def agree(a: Side, b: Side, share: bytes = ANSWER.share) -> BulkKeys | None:
+    """What a greeting leads to, if the links have keys."""
+    if not a.link.sealed:
+        return None
+    keys = derive_keys(HELLO, share)
+    b.link.open_bulk(keys)
+    a.link.seal_bulk(keys)
+    return keys
+
+
 class World:
     """Makes links of one kind and closes them all at the end."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.network = MemoryNetwork()
-        self.keys = acquainted() if kind == "curve" else (None, None)
+        self.keys = acquainted() if kind in SEALED else (None, None)
         self._open: list[Link] = []
 
     async def make(self, which: int, **ports: int) -> Side:
         """Start the first (0) or second (1) daemon's link."""
         config = LinkConfig(f"host-{'ab'[which]}", "127.0.0.1", keys=self.keys[which], **ports)
         return await self.adopt(
-            MemoryLink(config, self.network) if self.kind == "memory" else ZmqLink(config)
+            MemoryLink(config, self.network) if self.kind in IN_MEMORY else ZmqLink(config)
         )
 
     async def adopt(self, link: Link) -> Side:
@@ -113,10 +131,11 @@ class World:
         return Side(link, Inbox(link))
 
     async def pair(self) -> tuple[Side, Side]:
-        """Two links, the first connected to the second."""
+        """Two links, the first connected to the second, and bulk may travel."""
         a, b = await self.make(0), await self.make(1)
         await a.link.connect(b.link.address)
         assert await a.inbox.next() == LinkUp()
+        agree(a, b)
         return a, b
 
     async def __aenter__(self) -> Self:

@@ -1,11 +1,11 @@
-"""What every link promises, asked of each kind of link: in memory, over TCP, over TCP with CURVE."""
+"""What every link promises, asked of each kind of link: in memory and over TCP, each of them with and without keys."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
-from link_tools import BEGIN, DIGEST, HELLO, REPLY, SESSION, World, part, run
+from link_tools import BEGIN, DIGEST, HELLO, IN_MEMORY, KINDS, REPLY, SESSION, World, part, run
 
 from replicator.errors import ConfigError, LocalWireError, TransportError
 from replicator.limits import PART_BYTES_MAX
@@ -21,10 +21,10 @@ from replicator.link import (
 from replicator.link.base import CONNECTED_PEER, is_loopback
 from replicator.wire import session as s
 
-KINDS = pytest.mark.parametrize("kind", ["memory", "plain", "curve"])
+EACH = pytest.mark.parametrize("kind", KINDS)
 
 
-@KINDS
+@EACH
 def test_hello_and_reply(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -40,7 +40,7 @@ def test_hello_and_reply(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_bulk_arrives_whole_and_in_order(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -66,7 +66,7 @@ def test_bulk_arrives_whole_and_in_order(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_a_receiver_that_does_not_read_stops_the_sender(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -96,7 +96,7 @@ def test_a_receiver_that_does_not_read_stops_the_sender(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_sending_without_a_peer_is_an_error_and_leaves_nothing_behind(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -116,7 +116,7 @@ def test_sending_without_a_peer_is_an_error_and_leaves_nothing_behind(kind: str)
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_a_peer_that_restarts_is_connected_again(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -130,7 +130,7 @@ def test_a_peer_that_restarts_is_connected_again(kind: str) -> None:
             assert "127.0.0.1" in down.reason
             with pytest.raises(TransportError):
                 await a.link.send_bulk(BEGIN)
-            if kind == "memory":
+            if kind in IN_MEMORY:
                 # A link in memory cannot choose its port, so the restart is a mended cable.
                 return
             again = await world.make(1, bulk_port=address.bulk_port, control_port=address.control_port)
@@ -143,7 +143,7 @@ def test_a_peer_that_restarts_is_connected_again(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_a_sender_that_waits_hears_of_the_fall(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -164,7 +164,7 @@ def test_a_sender_that_waits_hears_of_the_fall(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_a_reply_to_a_peer_that_is_gone_is_an_error(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -186,7 +186,7 @@ def test_a_reply_to_a_peer_that_is_gone_is_an_error(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_both_roles_at_once(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -206,7 +206,7 @@ def test_both_roles_at_once(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_input_frames_travel_with_control(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -221,7 +221,7 @@ def test_input_frames_travel_with_control(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_what_does_not_belong_is_not_sent(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:
@@ -242,7 +242,7 @@ def test_what_does_not_belong_is_not_sent(kind: str) -> None:
     run(scenario())
 
 
-@KINDS
+@EACH
 def test_closing_ends_the_reader(kind: str) -> None:
     async def scenario() -> None:
         async with World(kind) as world:

@@ -37,11 +37,14 @@ def frame_header(size: int) -> bytes:
 class Stranger:
     """A TCP connection. `send` ignores that the other side hung up; `hung_up` waits for that."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
         self._port = port
+        self._source = source
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reader, self._writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(self._source, 0)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

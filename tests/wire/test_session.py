@@ -27,6 +27,7 @@ GUEST = s.GuestRecord(
 )
 EXAMPLES: list[s.Message] = [
     s.Hello(s.PROTOCOL_VERSION, "host-a", GUEST, 3, SESSION, 2),
+    s.KeyShare(bytes(range(32)), bytes(range(32, 64))),
     s.HelloReply("host-b", True, "", "", 3, SESSION, 17, DIGEST),
     s.HelloReply(
         "host-b", False, s.Refusal.WRONG_GUEST, "256 MiB here, 512 MiB there", 3, s.NO_SESSION, 0, s.NO_DIGEST
@@ -38,6 +39,8 @@ EXAMPLES: list[s.Message] = [
     s.Abort(SESSION, 18, "wrong-digest", "part 3"),
     s.InputFrames(SESSION, 1, (60, FRAME_BYTES_MAX)),
     s.StandDown(3, "stopped by the operator"),
+    s.HandOver(SESSION, 3, 18),
+    s.HandOverReply(SESSION, 18, False, "no standby", 3),
     s.Heartbeat("host-a", "primary", 3, 1, 18, 1_000_000, 0),
 ]
 BY_KIND = pytest.mark.parametrize("message", EXAMPLES, ids=[s.kind_of(one) for one in EXAMPLES])
@@ -127,7 +130,7 @@ def test_changed_bytes_give_a_message_or_an_error(message: s.Message, data: st.D
 
 def test_other_versions_are_named_before_the_rest_is_read() -> None:
     future = {"kind": "hello", "protocol_version": 9, "something": "new"}
-    with pytest.raises(s.OtherVersion, match="version 9, this side 1") as caught:
+    with pytest.raises(s.OtherVersion, match="version 9, this side 2") as caught:
         s.decode(msgpack.packb(future))
     assert caught.value.peer_version == 9
     assert caught.value.hint
@@ -157,7 +160,7 @@ def test_a_key_that_stands_twice_is_refused() -> None:
 
 
 def test_a_reply_refuses_exactly_when_it_does_not_accept() -> None:
-    reply = EXAMPLES[1]
+    reply = EXAMPLES[2]
     assert isinstance(reply, s.HelloReply)
     for wrong in (replace(reply, accepted=False), replace(reply, refusal="busy")):
         with pytest.raises(LocalWireError, match="refusal"):
