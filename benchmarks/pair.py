@@ -12,20 +12,16 @@ process on each core computes, and fails if the secondary ever asked for the gue
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from replicator.bench.rig.processes import allocated_bytes, anonymous_bytes, busy_cores
 from replicator.demo.guest_image import default_cache_dir, ensure_guest_image
 from replicator.demo.lab import Lab
-from replicator.demo.stage import Stage
+from replicator.demo.stage import Stage, children_of
 from replicator.demo.timeline import GAP, GRANTED, KILLED, RUNNING, Event, find_first
 
 MIB = 1 << 20
@@ -90,8 +86,8 @@ class Measurement:
         self.values["epoch bytes p50"] = stats["epoch_bytes"]["p50"] / 1000
         seconds = (time.monotonic_ns() - self.protected_ns) / 1e9
         self.values["replication traffic"] = stats["bytes_total"] / seconds / 1e6
-        pids = [self.secondary.pid, *children(self.secondary.pid)]
-        self.values["secondary: anonymous memory"] = sum(map(anonymous_bytes, pids)) / MIB
+        pids = [self.secondary.pid, *children_of(self.secondary.pid)]
+        self.values["secondary: anonymous memory"] = anonymous_bytes(pids) / MIB
         self.values["secondary: files"] = allocated_bytes(self.stage.scratch / "b") / MIB
 
     def kill_and_judge(self) -> Run:
@@ -121,35 +117,6 @@ class Measurement:
         time.sleep(seconds)
         done = self.stage.count_increments() - before
         return max(done, 1) / (time.monotonic() - began)
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def anonymous_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) << 10
-    return 0
-
-
-def allocated_bytes(folder: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-
-
-@contextlib.contextmanager
-def busy_cores() -> Iterator[None]:
-    """One computing process a core."""
-    code = "while True: pass"
-    burners = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(os.cpu_count() or 1)]
-    try:
-        yield
-    finally:
-        for burner in burners:
-            burner.kill()
-            burner.wait()
 
 
 def measure(seconds: float, interval_ms: int) -> Run:

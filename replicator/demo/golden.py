@@ -90,6 +90,8 @@ def guest_file_text(config: QemuGuestConfig) -> str:
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     for nic in config.nics:
         lines += ["", "[[nic]]", f"mac = {json.dumps(nic.mac)}"]
+    if config.agent is not None:
+        lines += ["", "[agent]", f"channel = {json.dumps(config.agent.channel)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +113,7 @@ def qemu_version() -> str:
 def golden_key(image: GuestImage, config: QemuGuestConfig, accel: str) -> str:
     """Names everything that must be equal where a saved state is loaded; paths of this machine left out."""
     anywhere = replace(config, kernel=Path("/kernel"), initrd=Path("/initrd"))
-    command = build_command(anywhere, Launch(accel, Path("/ram"), Path("/run"), (0, 1), True))
+    command = build_command(anywhere, Launch(accel, Path("/ram"), Path("/run"), (0, 1), True, 2))
     parts = [image.fingerprint, qemu_version(), command]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 

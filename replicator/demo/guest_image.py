@@ -1,4 +1,4 @@
-"""The guest of the demonstration and of the live tests: Debian's cloud kernel, busybox, redis, a few services.
+"""The guest of the demonstration and of the live tests: Debian's cloud kernel, busybox, redis, qemu-ga, a few services.
 
 Everything is built from Debian packages inside the cache directory; nothing is installed on the host. The image
 of one recipe (scripts + package names) is built once and kept in `images/<recipe>`; it comes into being by one
@@ -39,11 +39,11 @@ Progress = Callable[[str], None]
 
 KERNEL_META = "linux-image-cloud-amd64"
 KERNEL_PREFIX = "linux-image-6"
-ROOT_PACKAGES = ("busybox-static", "perl-base", "redis-server", "redis-tools")
+ROOT_PACKAGES = ("busybox-static", "perl-base", "qemu-guest-agent", "redis-server", "redis-tools")
 GUEST_ADDRESS = "10.77.0.10/24"
 BASE_COMMAND_LINE = "console=ttyS0 quiet no_timer_check tsc=reliable"
 #: Grows when the code that assembles the image changes in a way the scripts do not show.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 APPLETS = ("sh", "mount", "cat", "echo", "insmod", "ip", "poweroff", "reboot")
 PERL_FOLDER = "usr/lib/x86_64-linux-gnu/perl-base"
 LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
@@ -174,6 +174,7 @@ def program_entries(tree: Path) -> dict[str, Entry]:
     programs = {
         "bin/redis-server": find_in(tree, "bin/redis-server"),
         "bin/perl": find_in(tree, "bin/perl"),
+        "bin/qemu-ga": find_in(tree, "sbin/qemu-ga"),
     }
     folders = [tree / folder for folder in LIBRARY_FOLDERS]
     entries = {name: regular(path.read_bytes(), executable=True) for name, path in programs.items()}
@@ -192,6 +193,8 @@ def initramfs_entries(tree: Path) -> dict[str, Entry]:
     entries = {folder: directory() for folder in ("proc", "sys", "dev", "tmp", "root")}
     entries["bin/busybox"] = regular(busybox, executable=True)
     entries.update({f"bin/{applet}": symlink("busybox") for applet in APPLETS})
+    # The agent runs it by this path after each set-time, and reports an error without it.
+    entries["sbin/hwclock"] = symlink("/bin/busybox")
     entries["dev/console"] = character_device(5, 1)
     entries["init"] = regular(scripts.fill_in(scripts.INIT).encode(), executable=True)
     entries[f"{PERL_FOLDER}/strict.pm"] = regular((tree / PERL_FOLDER / "strict.pm").read_bytes())

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 from replicator.engine.output import OutputMode
-from replicator.output.relay import Relay
+from replicator.output.native_relay import NativeRelay
 from replicator.service.config import load_config
 from replicator.service.daemon import Daemon, Options
 from replicator.service.platform import HostPlatform
 
 
-class LeakyRelay(Relay):
+class LeakyRelay(NativeRelay):
     """Lets every frame leave at once, acked or not."""
 
     def set_mode(self, mode: OutputMode) -> int:

@@ -6,13 +6,15 @@ nothing: see run.py and timeline.py.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from replicator.demo.guest_image import GuestImage
@@ -42,49 +44,63 @@ vcpus = {vcpus}
 mac = "52:54:00:de:30:01"
 """
 
-_CONFIG = """[node]
-name = "{name}"
-state_dir = "{scratch}/{name}"
-[guest]
-file = "{scratch}/guest.toml"
-taps = ["{tap}"]
-[listen]
-host = "{own}"
-[peer]
-host = "{peer}"
-[keys]
-allow_plaintext = true
-[arbiter]
-url = "file://{scratch}/arbiter"
-[epoch]
-interval_ms = {interval_ms}
-"""
+#: Section -> key -> value of a configuration file.
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+def config_text(*sections: Sections) -> str:
+    """A configuration file with the keys of all; of a key given twice the last value counts."""
+    merged: dict[str, dict[str, Any]] = {}
+    for given in sections:
+        for name, keys in given.items():
+            merged.setdefault(name, {}).update(keys)
+    lines = []
+    for name, keys in merged.items():
+        # JSON's strings, numbers, lists and booleans are TOML's.
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+    return "\n".join(lines) + "\n"
 
 
 class Stage:
     """Two daemons "a" and "b" and one client. The processes belong to the lab, which ends them."""
 
-    def __init__(self, lab: Lab, image: GuestImage, *, interval_ms: int = 50, vcpus: int = 1) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        image: GuestImage,
+        *,
+        interval_ms: int = 50,
+        vcpus: int = 1,
+        settings: Sections = MappingProxyType({}),
+        agent: bool = False,
+    ) -> None:
+        """`settings` come on top of, or in the place of, what is usual. `agent`: the guest has one that can be asked."""
         self._lab = lab
         self.scratch = lab.scratch
-        self._write_configs(image, interval_ms, vcpus)
+        self._write_guest(image, vcpus, agent=agent)
+        self._write_configs({"epoch": {"interval_ms": interval_ms}}, settings)
 
-    def _write_configs(self, image: GuestImage, interval_ms: int, vcpus: int) -> None:
-        (self.scratch / "arbiter").mkdir(mode=0o700)
+    def _write_guest(self, image: GuestImage, vcpus: int, *, agent: bool) -> None:
         guest = _GUEST.format(
             memory=MEMORY_MIB, kernel=image.kernel, initrd=image.initrd, cmdline=image.cmdline, vcpus=vcpus
         )
-        (self.scratch / "guest.toml").write_text(guest)
+        (self.scratch / "guest.toml").write_text(guest + ("\n[agent]\n" if agent else ""))
+
+    def _write_configs(self, *settings: Sections) -> None:
+        (self.scratch / "arbiter").mkdir(mode=0o700)
         for name, peer in (("a", HOST_B), ("b", HOST_A)):
-            text = _CONFIG.format(
-                name=name,
-                scratch=self.scratch,
-                tap=self._lab.tap_name(HOSTS[name]),
-                own=self._lab.address(HOSTS[name], REPLICATION),
-                peer=self._lab.address(peer, REPLICATION),
-                interval_ms=interval_ms,
-            )
-            (self.scratch / f"{name}.toml").write_text(text)
+            own: Sections = {
+                "node": {"name": name, "state_dir": f"{self.scratch}/{name}"},
+                "guest": {
+                    "file": f"{self.scratch}/guest.toml",
+                    "taps": [self._lab.tap_name(HOSTS[name])],
+                },
+                "listen": {"host": self._lab.address(HOSTS[name], REPLICATION)},
+                "peer": {"host": self._lab.address(peer, REPLICATION)},
+                "keys": {"allow_plaintext": True},
+                "arbiter": {"url": f"file://{self.scratch}/arbiter"},
+            }
+            (self.scratch / f"{name}.toml").write_text(config_text(own, *settings))
 
     # Daemons.
 
@@ -176,11 +192,15 @@ class Stage:
 
     # What was said.
 
+    def events_of(self, name: str) -> list[Event]:
+        """What daemon `name` wrote into its journal."""
+        return _read_events(self.scratch / f"{name}.events", HOSTS[name])
+
     def collect_events(self) -> list[Event]:
         """Of the client and both daemons."""
         events = self.client_events()
-        for name, host in HOSTS.items():
-            events += _read_events(self.scratch / f"{name}.events", host)
+        for name in HOSTS:
+            events += self.events_of(name)
         return events
 
     def logs(self) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What was measured: values, their spread, and whether two runs differ. Pure."""

@@ -1,0 +1,1 @@
+"""Load on a guest: from clients outside, and work inside."""
