@@ -78,6 +78,10 @@ class GuestError(ReplicatorError):
     exit_code = 5
 
 
+class GuestMayHaveRun(GuestError):
+    """The guest was told to run and it is not known whether it did: what it was before may be too old."""
+
+
 class EpochError(ReplicatorError):
     """An epoch cannot be committed: wrong sequence, count or digest."""
 
@@ -136,6 +140,12 @@ class DrillFailed(ReplicatorError):
     """A drill has shown that the pair does not do what it must."""
 
     exit_code = 15
+
+
+class SwitchoverFailed(ReplicatorError):
+    """The guest was to be moved and was not; it is where the error says."""
+
+    exit_code = 16
 
 
 class InvariantError(Exception):

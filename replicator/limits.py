@@ -21,7 +21,7 @@ PART_BYTES_MAX = 4 << 20
 #: Largest msgpack header or control message.
 MESSAGE_BYTES_MAX = 64 << 10
 #: Epochs sent and not yet acknowledged.
-EPOCHS_IN_FLIGHT_MAX = 2
+EPOCHS_IN_FLIGHT_MAX = 4
 #: Staging of one side unless configured otherwise.
 STAGING_BYTES_DEFAULT = 64 << 20
 #: Frames one side holds back or logs before it closes the epoch early or drops inputs.
@@ -29,6 +29,14 @@ HOLD_BYTES_MAX = 32 << 20
 INPUT_LOG_BYTES_MAX = 16 << 20
 #: Largest Ethernet frame that crosses the relay.
 FRAME_BYTES_MAX = 65_536
+#: Comparison of outputs: connections, bytes not compared yet of one side of one connection (a scaled TCP window) and
+#: of everything, pieces out of order, datagrams that wait, bytes a comparer is asked about at once.
+COMPARE_CONNECTIONS_MAX = 4096
+COMPARE_SIDE_BYTES_MAX = 4 << 20
+COMPARE_BYTES_MAX = 32 << 20
+COMPARE_ISLANDS_MAX = 256
+COMPARE_DATAGRAMS_MAX = 1024
+COMPARE_CALL_BYTES_MAX = 64 << 10
 #: Highest pfn any header may name: 52-bit fields, but a guest has at most 1 TiB.
 PFN_MAX = (1 << 40) // PAGE_SIZE
 

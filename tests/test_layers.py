@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "replicator"
 LAYERS = {
-    "errors": 0, "units": 0, "limits": 0, "clock": 0, "_native": 0,
-    "wire": 1, "memory": 1,
+    "errors": 0, "units": 0, "limits": 0, "clock": 0, "deadline": 0, "_native": 0,
+    "wire": 1, "memory": 1, "compare": 1,
     "engine": 2,
     "guests": 3, "link": 3, "output": 3, "arbiter": 3, "store": 3,
     "service": 4, "observe": 4, "stream": 4,
-    "cli": 5, "demo": 5, "drill": 5, "sim": 5,
+    "cli": 5, "demo": 5, "drill": 5, "sim": 5, "bench": 5,
 }  # fmt: skip
 #: Room of the drill -> the other rooms that it may import; see replicator/drill/__init__.py.
 DRILL_ROOMS: dict[str, set[str]] = {
@@ -25,6 +25,10 @@ DRILL_ROOMS: dict[str, set[str]] = {
     "report": {"matrix", "history"},
     "run": {"matrix", "history", "actors", "stand", "harm", "report"},
     "on_copy": {"report"}, "for_real": {"report"},
+}  # fmt: skip
+#: Likewise of the benchmarks; the files beside the rooms are the benchmarks themselves.
+BENCH_ROOMS: dict[str, set[str]] = {
+    "figures": set(), "output": {"figures"}, "rig": {"figures"}, "loads": {"figures", "rig"},
 }  # fmt: skip
 ADAPTERS = {name for name, layer in LAYERS.items() if layer == 3}
 IMPURE = {"asyncio", "os", "random", "select", "socket", "subprocess", "threading", "time", "zmq"}
@@ -56,7 +60,7 @@ def test_imports_go_down(path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "engine").rglob("*.py")) + sorted((ROOT / "wire").rglob("*.py"))
+    "path", sorted(path for room in ("engine", "wire", "compare") for path in (ROOT / room).rglob("*.py"))
 )
 def test_pure_code_has_no_world(path):
     assert not {name.split(".")[0] for name in imported(path)} & IMPURE
@@ -76,3 +80,15 @@ def test_rooms_of_the_drill_import_one_way(room):
 
 def test_every_room_of_the_drill_has_its_place():
     assert {path.parent.name for path in (ROOT / "drill").rglob("*.py")} == {*DRILL_ROOMS, "drill"}
+
+
+@pytest.mark.parametrize("room", BENCH_ROOMS)
+def test_rooms_of_the_benchmarks_import_one_way(room):
+    files = sorted((ROOT / "bench" / room).rglob("*.py"))
+    known = {name.split(".")[2] for path in files for name in imported(path) if ".bench." in name}
+    assert files
+    assert known - {room} <= BENCH_ROOMS[room]
+
+
+def test_every_room_of_the_benchmarks_has_its_place():
+    assert {path.parent.name for path in (ROOT / "bench").rglob("*.py")} == {*BENCH_ROOMS, "bench"}

@@ -7,7 +7,9 @@ Rule 1: a lease is never taken from a live holder, not even by an operator's for
 Rule 2: a term belongs to one start of one side; each `acquire` of a fresh primary and each take-over adds 1.
 Rule 3: a term starts barred. Only `lift_bar` of its holder names a replica that may be promoted.
 Rule 4: `go_alone` and `take_over` are transactions on the same record, so one of two racing ones is refused.
-Rule 5: `Lease.deadline_boottime_ns` counts from before the request, less the margin: the holder always falls
+Rule 5: A holder may hand over by `release` and has it undone by `take_back`, which races with `take_over` on the same
+record: one of both is refused.
+Rule 6: `Lease.deadline_boottime_ns` counts from before the request, less the margin: the holder always falls
 silent before the arbiter lets anyone else in.
 
 This file does not know where the record is stored."""
@@ -111,6 +113,13 @@ class Arbiter(Protocol):
         """Stand down. With `hand_over` the recorded replica may take over at once, else none may, ever.
 
         Does nothing when another side has taken over meanwhile."""
+
+    def take_back(self, lease: Lease, session: str, epoch: int) -> Lease:
+        """After `release(hand_over=True)`, recorded or not: the guest again, whose state is that of `epoch`.
+
+        The same term when nobody took over; a new one when whoever did has handed this very state back, which it does
+        with `lift_bar` for this node and `release(hand_over=True)`. LeaseLost when another side has it for good.
+        """
 
     def force_take_over(self, node: str) -> Lease:
         """An operator's promotion: ignores bar and replica, never a live lease (LeaseLost)."""

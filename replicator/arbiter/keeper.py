@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from replicator.arbiter.base import Arbiter, Lease
 from replicator.clock import SYSTEM_CLOCK, Clock
+from replicator.deadline import SharedDeadline
 from replicator.errors import ArbiterError, LeaseLost
 from replicator.units import NS_PER_S
 
@@ -29,12 +30,8 @@ RENEWALS_PER_TTL = 4
 _T = TypeVar("_T")
 
 
-class LeaseDeadline:
-    """The holder's deadline where the relay reads it: one int, replaced as a whole. 0 means mute."""
-
-    def __init__(self, deadline_ns: int = 0) -> None:
-        #: CLOCK_BOOTTIME; the side may speak while now < deadline_ns.
-        self.deadline_ns = deadline_ns
+class LeaseDeadline(SharedDeadline):
+    """The holder's deadline where the relay reads it."""
 
 
 def _ignore(_: object) -> None:
@@ -179,7 +176,9 @@ class LeaseRenewal:
             return False
 
     def _call(self, callback: Callable[[_T], None], argument: _T) -> None:
-        """A callback that fails may not end the renewals."""
+        """A callback that fails may not end the renewals. Who has ended them wants no news of the last one."""
+        if self._ended:
+            return
         try:
             callback(argument)
         except Exception:

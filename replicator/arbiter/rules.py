@@ -135,6 +135,30 @@ def release(lease: Lease, *, hand_over: bool) -> Rule:
     return rule
 
 
+def take_back(node: str, term: int, kept: Replica) -> Rule:
+    """Who has handed the guest over, and still keeps it as it stood then, wants it again.
+
+    Two records allow that. Nobody has taken over: the term is still the last one, held by nobody or, when giving it up
+    was never recorded, by this node. Or whoever took over has named what this node keeps as the replica that counts
+    (`kept`), and has stood down for it: then its guest has never spoken.
+    """
+
+    def rule(record: ArbiterRecord | None) -> Change:
+        if record is None:
+            raise LeaseLost(f"{node} does not get term {term} back: the arbiter knows nothing of the guest")
+        if record.term == term and record.holder in ("", node):
+            return Change(replace(record, holder=node), LeaseChange.GRANT)
+        if not record.holder and not record.barred and record.replica == kept:
+            return Change(_new_term(record.guest, record.term, node), LeaseChange.GRANT)
+        owner = f"{record.holder} holds" if record.holder else "nobody holds"
+        raise LeaseLost(
+            f"guest {record.guest}: {node} does not get term {term} back, {owner} term {record.term}",
+            hint="the guest runs there; join it as secondary",
+        )
+
+    return rule
+
+
 def force_take_over(guest: str, node: str) -> Rule:
     """An operator says that the other side is dead."""
 

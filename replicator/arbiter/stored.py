@@ -93,6 +93,10 @@ class StoredArbiter(ABC):
         except LeaseLost:
             return
 
+    def take_back(self, lease: Lease, session: str, epoch: int) -> Lease:
+        """See `Arbiter.take_back`."""
+        return self._grant(rules.take_back(lease.holder, lease.term, Replica(lease.holder, session, epoch)))
+
     def force_take_over(self, node: str) -> Lease:
         """See `Arbiter.force_take_over`."""
         return self._grant(rules.force_take_over(self.guest, node))

@@ -9,13 +9,16 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from replicator.cli.tell import Teller
+from replicator.cli.tune import sync_options
+from replicator.engine.guest_clock import ClockPolicy
 from replicator.errors import GuestError, LeaseLost
-from replicator.service.config import load_config
+from replicator.service.config import change_sync, load_config
 from replicator.service.daemon import Daemon, Options
 from replicator.service.secondary_role import TAKE_OVER_FAILED
 
@@ -26,6 +29,11 @@ WATCH_S = 0.25
 EXIT_CODES = {"fenced": LeaseLost.exit_code, TAKE_OVER_FAILED: GuestError.exit_code}
 
 _CONFIG = click.argument("config", type=click.Path(path_type=Path))
+_CLOCK = click.option(
+    "--clock",
+    type=click.Choice([policy.value for policy in ClockPolicy]),
+    help="What becomes of the time that the guest loses; in the place of [clock] policy.",
+)
 _EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append what happens as JSON lines.")
 
 
@@ -35,6 +43,8 @@ _EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append
 @click.option("--discard-replica", is_flag=True, help="Start afresh though a replica could be promoted.")
 @click.option("--attach", type=click.Path(path_type=Path), help="QMP socket of a QEMU that runs already.")
 @click.option("--attach-fast", type=click.Path(path_type=Path), help="A second one: shorter pauses.")
+@sync_options
+@_CLOCK
 @_EVENTS
 def primary(
     config: Path,
@@ -42,13 +52,15 @@ def primary(
     discard_replica: bool,
     attach: Path | None,
     attach_fast: Path | None,
+    clock: str | None,
     events: Path | None,
+    **sync: Any,
 ) -> None:
     """Start the guest of CONFIG, or attach to it while it runs, and protect it."""
-    settings = load_config(config)
+    settings = change_sync(load_config(config), sync)
     if attach_fast is not None and attach is None:
         raise click.UsageError("--attach-fast needs --attach beside it")
-    options = Options(record, events, discard_replica, attach, attach_fast)
+    options = Options(record, events, discard_replica, attach, attach_fast, _policy(clock))
 
     async def work() -> str:
         daemon = Daemon(settings, options)
@@ -59,16 +71,21 @@ def primary(
 
 @click.command()
 @_CONFIG
+@_CLOCK
 @_EVENTS
-def secondary(config: Path, events: Path | None) -> None:
+def secondary(config: Path, clock: str | None, events: Path | None) -> None:
     """Wait as the standby of CONFIG's guest, and take it over when its host dies."""
     settings = load_config(config)
 
     async def work() -> str:
-        daemon = Daemon(settings, Options(events=events))
+        daemon = Daemon(settings, Options(events=events, clock=_policy(clock)))
         return await _run(daemon, daemon.run_secondary)
 
     _finish(asyncio.run(_with_priority(work)))
+
+
+def _policy(clock: str | None) -> ClockPolicy | None:
+    return None if clock is None else ClockPolicy(clock)
 
 
 async def _with_priority(work: Callable[[], Awaitable[str]]) -> str:

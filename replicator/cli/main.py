@@ -10,6 +10,7 @@ import click
 from pythonjsonlogger.json import JsonFormatter
 from rich.console import Console
 
+from replicator.cli.bench import bench
 from replicator.cli.daemons import primary, secondary
 from replicator.cli.demo import demo
 from replicator.cli.drill import drill
@@ -17,6 +18,8 @@ from replicator.cli.keygen import keygen
 from replicator.cli.operate import promote, stop
 from replicator.cli.status import status
 from replicator.cli.stream import stream
+from replicator.cli.switchover import switchover
+from replicator.cli.tune import tune
 from replicator.errors import ReplicatorError
 
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -35,7 +38,20 @@ def cli(verbose: int, json_log: bool) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-for command in (primary, secondary, status, promote, stop, keygen, demo, drill, stream):
+for command in (
+    primary,
+    secondary,
+    status,
+    promote,
+    switchover,
+    stop,
+    tune,
+    keygen,
+    demo,
+    drill,
+    bench,
+    stream,
+):
     cli.add_command(command)
 
 

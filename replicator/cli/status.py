@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from replicator.observe.status import SYNCING, Progress
+from replicator.observe.status import SYNCING, ClockStatus, EncodingStatus, Progress
 from replicator.service.config import load_config
 from replicator.service.control import ask_daemon
 
@@ -46,6 +46,26 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
         Console().print(_table(answer))
 
 
+def _describe_pace(pace: dict[str, Any]) -> str:
+    if not pace["pacing"]:
+        return ""
+    return (
+        f"{pace['pacing']}; paused {pace['paused_percent']:.1f} %, waiting {pace['waiting_percent']:.1f} %, "
+        f"{pace['in_flight']} of {pace['in_flight_max']} epochs in flight"
+    )
+
+
+def _describe_precopy(precopy: dict[str, Any]) -> str:
+    """Of the newest one; "" before the first pass."""
+    if not precopy["passes"]:
+        return ""
+    forecast = f"{precopy['downtime_ms']:.0f}" if precopy["downtime_ms"] >= 0 else "unknown"
+    return (
+        f"{precopy['passes']} passes, {precopy['copied_pages_per_s']:.0f} pages/s copied, "
+        f"{precopy['dirtied_pages_per_s']:.0f} dirtied; pause {forecast} of {precopy['max_downtime_ms']:.0f} ms"
+    )
+
+
 def _table(answer: dict[str, Any]) -> Table:
     stats = answer["stats"]
     table = Table(show_header=False, title=f"{answer['guest']} on {answer['node']} ({answer['role']})")
@@ -57,6 +77,13 @@ def _table(answer: dict[str, Any]) -> Table:
         ("copied", Progress(**answer["sync"]).describe() if answer["state"].startswith(SYNCING) else ""),
         ("term", str(answer["term"])),
         ("epoch / committed", f"{answer['epoch']} / {answer['committed']}"),
+        ("clock", ClockStatus(**answer["clock"]).describe()),
+        ("pace", _describe_pace(answer["pace"])),
+        ("throttled", answer["pace"]["throttled"]),
+        ("pre-copy", _describe_precopy(answer["precopy"])),
+        ("switchover", answer["switchover"]),
+        ("protected after", f"{answer['protected_after_ms']:.0f} ms" if answer["protected_after_ms"] else ""),
+        ("link", EncodingStatus(**answer["encoding"]).describe()),
         ("held output", f"{answer['held_frames']} frames, {answer['held_bytes']} bytes"),
         ("lost output", f"{answer['lost_frames']} frames"),
         ("pause p50 / p99", f"{stats['pause_ms']['p50']:.2f} / {stats['pause_ms']['p99']:.2f} ms"),

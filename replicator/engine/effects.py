@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from replicator.engine.move_report import MoveReport
 from replicator.units import Epoch
 
 
@@ -16,8 +17,11 @@ class Timer(Enum):
     """Timers are one each: arming one again moves it."""
 
     EPOCH = "epoch"
+    EARLY = "early"
     ACK = "ack"
     RETRY = "retry"
+    #: A step of a switchover.
+    MOVE = "move"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,15 @@ class OpenEpoch(Effect):
 
 @dataclass(frozen=True, slots=True)
 class CopyLive(Effect):
-    """Scan, then copy and send what is owed while the guest runs."""
+    """Copy and send what is owed while the guest runs, then scan for what is dirty again. The first round of an epoch
+    scans before as well."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEarly(Effect):
+    """Scan, then copy what is owed while the guest runs, but not pages that each of the last epochs had."""
 
     epoch: Epoch
 
@@ -60,10 +72,11 @@ class CopyLive(Effect):
 class PauseGuest(Effect):
     """Hold inputs, stop the guest, read its socket empty, mark the output barrier, scan.
 
-    With `hold` output is held from the barrier on."""
+    With `hold` output is held from the barrier on. More than `pages_max` dirty pages: no barrier, PauseOverrun."""
 
     epoch: Epoch
     hold: bool
+    pages_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +179,80 @@ class EndGuest(Effect):
     graceful: bool
 
 
+# Switchover, at the primary.
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitOutput(Effect):
+    """Report when all output that was released up to this epoch has left."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver(Effect):
+    """Mute this side, then give its lease up at the arbiter so that the replica may take over at once."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class OfferGuest(Effect):
+    """Tell the secondary to take over now."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack(Effect):
+    """Ask the arbiter for the guest that was handed over, and if it is given keep its lease. With `force` as the
+    operator, who knows that nobody runs it."""
+
+    session: bytes
+    epoch: Epoch
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGuest(Effect):
+    """End the paused guest, which runs elsewhere now, and this role."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMove(Effect):
+    """How the switchover ended, for whoever ordered it."""
+
+    report: MoveReport
+
+
 # Secondary's.
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHandOver(Effect):
+    """Tell the primary that the guest runs here (`taken`), or that it will not."""
+
+    session: bytes
+    epoch: Epoch
+    taken: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack(Effect):
+    """Let the primary that has handed over take the guest back: it has not run here."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class EndFailed(Effect):
+    """End this side: the guest that was granted could not be started here."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replicator.engine.pacing import PacingSettings
+from replicator.engine.precopy import DowntimePolicy
 from replicator.units import Epoch
 
 
@@ -47,16 +49,47 @@ class EpochDue(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LiveCopied(Event):
-    """One round of copying while the guest runs is over; it copied `pages`."""
+class OutputWaits(Event):
+    """The first frame was held since the last barrier."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyDue(Event):
+    """Time to copy what is likely final before the next pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyCopied(Event):
+    """The round of copying before a pause is over."""
 
     epoch: Epoch
     pages: int
 
 
 @dataclass(frozen=True, slots=True)
+class LiveCopied(Event):
+    """One round of copying while the guest runs is over: it copied `pages` in `elapsed_ns`, scans not counted, and
+    left `remaining` that were written meanwhile."""
+
+    epoch: Epoch
+    pages: int
+    remaining: int
+    elapsed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestPaused(Event):
     """The guest stands still, its output up to here is marked as that of `epoch`."""
+
+    epoch: Epoch
+    dirty_pages: int
+    #: Of its output, held since the barrier before.
+    held_frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PauseOverrun(Event):
+    """The guest stands still with more dirty pages than the pause was to have. Nothing was marked."""
 
     epoch: Epoch
     dirty_pages: int
@@ -98,6 +131,8 @@ class EpochSealed(Event):
 
     epoch: Epoch
     digest: bytes
+    #: Length of all its parts.
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +210,93 @@ class StopOrdered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TuneOrdered(Event):
+    """The operator changes the pace or the policy of pre-copies, None for none; `retry` a copy that was given up."""
+
+    pacing: PacingSettings | None = None
+    sync: DowntimePolicy | None = None
+    early_pages: int | None = None
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StandDownSettled(Event):
     """The arbiter has recorded the end; nobody may promote any more."""
 
 
+# Switchover, at the primary.
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchoverOrdered(Event):
+    """The operator moves the guest to the other side."""
+
+    policy: DowntimePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLeft(Event):
+    """Nothing that was released up to this epoch waits to be written any more."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOverdue(Event):
+    """The step of a switchover that waits for others has waited long enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverRecorded(Event):
+    """The arbiter has this side's lease back and lets the replica in."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverAnswered(Event):
+    """The secondary runs the guest (`taken`), or does not and will not."""
+
+    epoch: Epoch
+    taken: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeads(Event):
+    """The other side beats as the primary of a newer term: its guest runs."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestTakenBack(Event):
+    """The arbiter has given the guest back; `same_term` when nobody had taken over."""
+
+    same_term: bool
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBackRefused(Event):
+    """Another side holds a newer term."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBackOrdered(Event):
+    """The operator says that the other side does not run the guest."""
+
+
 # Secondary's.
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverReceived(Event):
+    """The primary has stopped its guest for good: take over now."""
+
+    session: bytes
+    term: int
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +334,13 @@ class EpochEnded(Event):
     size: int
     digest: bytes
     input_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class BulkBroken(Event):
+    """What the primary sent on this connection was changed or lost, and nothing more of it is taken."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,3 +403,5 @@ class GuestActivated(Event):
 @dataclass(frozen=True, slots=True)
 class ActivationFailed(Event):
     reason: str
+    #: It was told to run, and may have for a moment.
+    may_have_run: bool = False

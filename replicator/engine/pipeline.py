@@ -1,56 +1,70 @@
 """Steps of one epoch on the primary, from the timer to the moment its parts can be sent.
 
     WAITING -> [LIVE ...] -> PAUSING -> COPYING -> SAVING -> RESUMING -> WAITING
+    WAITING -> [EARLY]    -> PAUSING -> ...
+                          ... SAVING -> STANDING -> RESUMING when the epoch is `last`: sent, and not resumed until it is told
 
-An epoch starts LIVE (copied while the guest runs, round after round) when much is owed: at a synchronisation, and
-after a pause that found more dirty pages than staging holds. Live rounds are bounded; then the guest stays paused
-until the rest is copied, however long the link takes, so every epoch commits.
+An epoch starts LIVE (copied while the guest runs, pass after pass) when much is owed: at a synchronisation, and after a
+pause that found more dirty pages than staging holds. When the guest is paused for the rest says engine/precopy.py; a
+pause that finds more than was forecast is given up and copying goes on, in the same epoch. A guest that is too busy for
+the policy of a synchronisation makes it give up (`gave_up`); a protected one is paused until all is copied.
 
-Rules: 1. An epoch number is used for one pause only and never again, so a barrier never moves. 2. At most
-`in_flight_max` epochs are closed and not yet acked. 3. Whatever happens to an epoch, a paused guest is resumed.
-This file does not know about sessions, leases or where pages go.
+EARLY is one pass before the pause of an epoch that will be large, without the pages that are dirty every time.
+
+Rules: 1. A barrier is marked once for an epoch's number, so it never moves. 2. At most `in_flight_max` epochs are
+closed and not yet acked. 3. Whatever happens to an epoch, a paused guest is resumed. This file does not know about
+sessions, leases or where pages go; when an epoch is due says engine/pacing.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.effects import Effect, Timer
+from replicator.engine.live_copy import LiveCopy
+from replicator.engine.measures import Measures
+from replicator.engine.pacing import Pacer, PacingSettings
+from replicator.engine.precopy import Decision, DowntimePolicy, PrecopyReport, Verdict
 from replicator.errors import require
 from replicator.units import Epoch
+
+#: Of the time to the next epoch, what is left when its early pass begins.
+EARLY_SHARE = 0.25
 
 
 class Step(Enum):
     IDLE = "idle"
     WAITING = "waiting"
+    EARLY = "early"
     LIVE = "live"
     PAUSING = "pausing"
     COPYING = "copying"
     SAVING = "saving"
     RESUMING = "resuming"
+    #: The last epoch is closed and sent, the guest stands still after it.
+    STANDING = "standing"
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
-    interval_ns: int
+    pacing: PacingSettings
     #: Dirty pages above which a pause is given up for live rounds, at most once an epoch.
     staging_pages: int
     in_flight_max: int = 2
-    #: The tracker proves itself in the live rounds of a synchronisation.
-    live_rounds_min: int = 1
-    live_rounds_max: int = 8
-    #: A live round that copied at most this many pages may be the last.
-    live_pages_small: int = 2048
+    #: Of a synchronisation. The tracker proves itself in its `min_iterations`.
+    sync: DowntimePolicy = field(default_factory=DowntimePolicy)
+    #: An epoch that will have so many dirty pages is copied early in part; 0: none is.
+    early_pages: int = 0
 
 
 class EpochPipeline:
     """One epoch at a time. `handle_*` return effects; the owner feeds events and keeps what was sent."""
 
     def __init__(self, settings: PipelineSettings, first_epoch: int = 1) -> None:
-        self._settings = settings
+        self.settings = settings
         self.step = Step.IDLE
         #: Number of the newest epoch that was started.
         self.epoch = Epoch(first_epoch - 1)
@@ -60,25 +74,50 @@ class EpochPipeline:
         self.in_flight: list[Epoch] = []
         #: From the next barrier on output is held.
         self.hold = True
+        #: The guest is to move: one epoch follows the other, without a rest and without another one in flight.
+        self.hurries = False
+        #: The epoch under way is the last one before the guest moves; set in its pause.
+        self.last = False
+        #: Why the last synchronisation was given up, "" if it was not. Stays until the next one starts.
+        self.gave_up = ""
+        self.measures = Measures()
+        self.pacer = Pacer(settings.pacing, self.measures, settings.in_flight_max)
+        self._live_copy: LiveCopy | None = None
+        self._is_syncing = False
         self._live_next = False
-        self._rounds = 0
+        #: The newest number is that of an epoch that was begun and is not closed.
         self._opened = False
+        #: Its pages are copied pass after pass.
+        self._is_live = False
+        #: The guest was found with too many dirty pages and runs on; copying continues when it does.
+        self._overran = False
         self._abandoned = False
+        #: The guest runs again after a last epoch that was sent already.
+        self._stood = False
         self._due = False
+        self._due_since_ns = 0
+        self._output_waits = False
         self._started_ns = 0
 
     @property
     def guest_paused(self) -> bool:
         """Whether this pipeline has the guest stopped, or is about to."""
-        return self.step in (Step.PAUSING, Step.COPYING, Step.SAVING, Step.RESUMING)
+        return self.step in (Step.PAUSING, Step.COPYING, Step.SAVING, Step.RESUMING, Step.STANDING)
 
     @property
     def running(self) -> bool:
         return self.step is not Step.IDLE and not self._abandoned
 
+    @property
+    def precopy(self) -> PrecopyReport | None:
+        """Figures of the newest pre-copy."""
+        return self._live_copy.report() if self._live_copy is not None else None
+
     def start(self, base: Epoch, now_ns: int) -> list[Effect]:
         """Begin with epochs on top of `base`; the first one is copied live."""
         self.base, self._live_next, self._due, self.in_flight = base, True, False, []
+        self._is_syncing, self.gave_up, self._output_waits = True, "", False
+        self.measures.restart()
         if self.guest_paused:
             # The pause of an abandoned epoch is still going on; its resume starts us.
             return []
@@ -90,60 +129,150 @@ class EpochPipeline:
         if self.step is Step.IDLE:
             return []
         effects: list[Effect] = [fx.CancelTimer(Timer.EPOCH)]
-        if self.step is not Step.WAITING:
+        if self.settings.early_pages:
+            effects.append(fx.CancelTimer(Timer.EARLY))
+        if self.step not in (Step.WAITING, Step.STANDING) or self._opened:
             effects.append(fx.AbandonEpoch(self.epoch))
         self.in_flight, self._live_next, self._due = [], False, False
-        if self.guest_paused:
-            self._abandoned = True
-        else:
+        self._opened = self._is_live = self._overran = self.hurries = self.last = False
+        if not self.guest_paused:
             self.step = Step.IDLE
-        return effects
+            return effects
+        self._abandoned = True
+        return [*effects, *(self._resume() if self.step is Step.STANDING else [])]
 
-    def acked(self, epoch: Epoch) -> None:
+    def go_on(self, now_ns: int) -> list[Effect]:
+        """The guest does not move after all: at the usual pace, and if it stands still already let it run."""
+        self.hurries = self.last = False
+        if self.step is Step.STANDING:
+            self._stood = True
+            return self._resume()
+        return self._arm(now_ns) if self.step is Step.WAITING and not self._due else []
+
+    def acked(self, epoch: Epoch, now_ns: int) -> None:
         """All epochs up to this one left the flight."""
         self.in_flight = [other for other in self.in_flight if other > epoch]
+        self.measures.acked(epoch, now_ns)
+
+    def tune(self, order: ev.TuneOrdered, now_ns: int) -> list[Effect]:
+        """Change the pace at once, the policy from the next pre-copy on."""
+        settings = self.settings
+        self.settings = settings = replace(
+            settings,
+            pacing=order.pacing or settings.pacing,
+            sync=order.sync or settings.sync,
+            early_pages=settings.early_pages if order.early_pages is None else order.early_pages,
+        )
+        self.pacer.settings = settings.pacing
+        return self._arm(now_ns) if self.step is Step.WAITING and not self._due else []
+
+    # When.
 
     def handle_overdue(self, now_ns: int) -> list[Effect]:
         """Start the epoch that was due when too many were in flight."""
-        return self.handle_due(now_ns) if self._due else []
+        return self.handle_due(now_ns) if self._due or self.hurries else []
 
     def handle_due(self, now_ns: int) -> list[Effect]:
-        if self.step is not Step.WAITING:
+        if self.step not in (Step.WAITING, Step.EARLY):
             return []
-        if len(self.in_flight) >= self._settings.in_flight_max:
-            self._due = True
+        if not self._due:
+            self._due, self._due_since_ns = True, now_ns
+        in_flight_max = 1 if self.hurries else self.settings.in_flight_max
+        if self.step is Step.EARLY or len(self.in_flight) >= in_flight_max:
             return []
         self._due = False
         self._started_ns = now_ns
-        return self._start_live() if self._live_next else self._pause()
+        return self._start_live(now_ns) if self._live_next else self._pause(now_ns)
 
-    def _start_live(self) -> list[Effect]:
-        self.epoch = Epoch(self.epoch + 1)
-        self.step, self._rounds, self._opened = Step.LIVE, 0, True
-        return [fx.OpenEpoch(self.epoch, self.base), fx.CopyLive(self.epoch)]
-
-    def _pause(self) -> list[Effect]:
-        if self.step is not Step.LIVE:
-            self.epoch = Epoch(self.epoch + 1)
-            self._opened = False
-        self.step = Step.PAUSING
-        return [fx.PauseGuest(self.epoch, self.hold)]
-
-    def handle_live_copied(self, event: ev.LiveCopied) -> list[Effect]:
-        if self.step is not Step.LIVE or event.epoch != self.epoch:
+    def handle_output_waits(self, now_ns: int) -> list[Effect]:
+        """A frame that came before the barrier is not known from one after it until the guest runs again."""
+        if self.step not in (Step.WAITING, Step.EARLY, Step.RESUMING) or self._output_waits:
             return []
-        self._rounds += 1
-        settings = self._settings
-        shrinking = event.pages > settings.live_pages_small and self._rounds < settings.live_rounds_max
-        if shrinking or self._rounds < settings.live_rounds_min:
-            return [fx.CopyLive(self.epoch)]
-        return self._pause()
+        self._output_waits = True
+        if self.step is Step.RESUMING or self._due or self._live_next:
+            return []
+        return [fx.ArmTimer(Timer.EPOCH, self.pacer.due_for_output_ns(now_ns))]
 
-    def handle_paused(self, event: ev.GuestPaused) -> list[Effect]:
+    def _arm(self, now_ns: int) -> list[Effect]:
+        due_ns = self.pacer.due_for_output_ns(now_ns) if self._output_waits else self.pacer.due_ns()
+        effects: list[Effect] = [fx.ArmTimer(Timer.EPOCH, due_ns)]
+        if self._expects_many and not self._opened:
+            effects.append(fx.ArmTimer(Timer.EARLY, due_ns - int((due_ns - now_ns) * EARLY_SHARE)))
+        return effects
+
+    # Copying while the guest runs.
+
+    @property
+    def _expects_many(self) -> bool:
+        threshold = self.settings.early_pages
+        return 0 < threshold <= self.measures.dirty_pages.median()
+
+    def handle_early_due(self) -> list[Effect]:
+        if self.step is not Step.WAITING or self._opened or self._due or not self._expects_many:
+            return []
+        self.epoch = Epoch(self.epoch + 1)
+        self.step, self._opened = Step.EARLY, True
+        return [fx.OpenEpoch(self.epoch, self.base), fx.CopyEarly(self.epoch)]
+
+    def handle_early_copied(self, event: ev.EarlyCopied, now_ns: int) -> list[Effect]:
+        if self.step is not Step.EARLY or event.epoch != self.epoch:
+            return []
+        self.step = Step.WAITING
+        return self.handle_overdue(now_ns)
+
+    def _start_live(self, now_ns: int) -> list[Effect]:
+        self._live_copy = LiveCopy(
+            self.settings.sync,
+            self.measures,
+            staging_pages=self.settings.staging_pages,
+            is_syncing=self._is_syncing,
+            now_ns=now_ns,
+        )
+        self.step, self._is_live = Step.LIVE, True
+        opening: list[Effect] = []
+        if not self._opened:
+            self.epoch = Epoch(self.epoch + 1)
+            self._opened = True
+            opening.append(fx.OpenEpoch(self.epoch, self.base))
+        return [*opening, fx.CopyLive(self.epoch)]
+
+    def handle_live_copied(self, event: ev.LiveCopied, now_ns: int) -> list[Effect]:
+        copy = self._live_copy
+        if self.step is not Step.LIVE or event.epoch != self.epoch or copy is None:
+            return []
+        decision = copy.passed(event, now_ns)
+        if decision.verdict is Verdict.CONTINUE:
+            return [fx.CopyLive(self.epoch)]
+        if decision.verdict is Verdict.ABORT:
+            return self._give_up(decision)
+        return self._pause(now_ns, copy.pages_max)
+
+    def _give_up(self, decision: Decision) -> list[Effect]:
+        """The owner sees `gave_up` and says what that means."""
+        was_paused = self.guest_paused
+        effects = self.stop()
+        self.gave_up = decision.reason
+        return [*effects, *(self._resume() if was_paused else [])]
+
+    # The pause.
+
+    def _pause(self, now_ns: int, pages_max: int | None = None) -> list[Effect]:
+        if not self._opened:
+            self.epoch = Epoch(self.epoch + 1)
+        elif self.step is Step.WAITING:
+            # Opened by an early pass: more than staging may take is copied live, in the same epoch.
+            pages_max = self.settings.staging_pages
+        self.measures.pausing(now_ns, now_ns - self._due_since_ns if self.step is Step.WAITING else 0)
+        self.step = Step.PAUSING
+        return [fx.PauseGuest(self.epoch, self.hold, pages_max)]
+
+    def handle_paused(self, event: ev.GuestPaused, now_ns: int) -> list[Effect]:
         self._expect(Step.PAUSING, event.epoch)
+        self._output_waits = False
+        self.measures.paused(now_ns, event.dirty_pages, event.held_frames)
         if self._abandoned:
             return self._resume()
-        if event.dirty_pages > self._settings.staging_pages and not self._opened:
+        if event.dirty_pages > self.settings.staging_pages and not self._opened:
             # Too much for a short pause: run on and copy live first. The number is spent.
             self._live_next = True
             return [fx.AbandonEpoch(self.epoch), *self._resume()]
@@ -152,16 +281,32 @@ class EpochPipeline:
         self._opened = True
         return [*opening, fx.CopyPages(self.epoch)]
 
-    def handle_copied(self, event: ev.PagesCopied) -> list[Effect]:
+    def handle_overrun(self, event: ev.PauseOverrun) -> list[Effect]:
+        """Run on and copy live; the open epoch stays, for no barrier was marked with its number."""
+        self._expect(Step.PAUSING, event.epoch)
+        if self._abandoned:
+            return self._resume()
+        copy = self._live_copy if self._is_live else None
+        decision = copy.overran(event) if copy is not None else None
+        if decision is not None and decision.verdict is Verdict.ABORT:
+            return self._give_up(decision)
+        self._overran = True
+        return self._resume()
+
+    def handle_copied(self, event: ev.PagesCopied, now_ns: int) -> list[Effect]:
         self._expect(Step.COPYING, event.epoch)
+        self.measures.copied(now_ns)
         if self._abandoned:
             return self._resume()
         self.step = Step.SAVING
         return [fx.SaveDeviceState(self.epoch)]
 
-    def handle_saved(self, event: ev.DeviceStateSaved) -> list[Effect]:
+    def handle_saved(self, event: ev.DeviceStateSaved, now_ns: int) -> list[Effect]:
         self._expect(Step.SAVING, event.epoch)
-        return self._resume()
+        if not self.last or self._abandoned:
+            return self._resume()
+        self.step = Step.STANDING
+        return self._close(now_ns)
 
     def _resume(self) -> list[Effect]:
         self.step = Step.RESUMING
@@ -173,18 +318,34 @@ class EpochPipeline:
 
     def handle_resumed(self, event: ev.GuestResumed, now_ns: int) -> list[Effect]:
         self._expect(Step.RESUMING, event.epoch)
+        self.measures.resumed(now_ns)
         if self._abandoned:
             return self._after_abandoned(now_ns)
+        if self._overran:
+            return self._copy_on(now_ns)
         self.step = Step.WAITING
-        if not self._opened:
-            return self.handle_due(now_ns)
-        self._live_next = False
+        self.pacer.resumed(self._started_ns, now_ns)
+        if self._stood:
+            self._stood = False
+            return self._arm(now_ns)
+        return [*self._close(now_ns), *self._arm(now_ns)] if self._opened else self.handle_due(now_ns)
+
+    def _copy_on(self, now_ns: int) -> list[Effect]:
+        self._overran = False
+        if not self._is_live:
+            return self._start_live(now_ns)
+        self.step = Step.LIVE
+        return [fx.CopyLive(self.epoch)]
+
+    def _close(self, now_ns: int) -> list[Effect]:
+        self._live_next = self._is_syncing = self._opened = self._is_live = False
         self.in_flight.append(self.epoch)
         self.base = self.epoch
-        return [fx.SendEpoch(self.epoch), self._arm(now_ns)]
+        self.measures.sent(self.epoch, now_ns)
+        return [fx.SendEpoch(self.epoch)]
 
     def _after_abandoned(self, now_ns: int) -> list[Effect]:
-        self._abandoned = False
+        self._abandoned = self._stood = False
         self.step = Step.WAITING if self._live_next else Step.IDLE
         return self.handle_due(now_ns)
 
@@ -195,11 +356,6 @@ class EpochPipeline:
         was_paused = self.guest_paused
         effects = self.stop()
         return [*effects, *(self._resume() if was_paused else [])]
-
-    def _arm(self, now_ns: int) -> Effect:
-        """The next epoch: an interval after this one's start, but the guest runs for a quarter of it at least."""
-        interval_ns = self._settings.interval_ns
-        return fx.ArmTimer(Timer.EPOCH, max(self._started_ns + interval_ns, now_ns + interval_ns // 4))
 
     def _expect(self, step: Step, epoch: Epoch) -> None:
         require(

@@ -7,6 +7,8 @@ Rules: 1. Output passes freely only while BARRED, and not from the barrier of th
 the bar. 2. Otherwise output is released by acks alone. 3. A request to the arbiter whose outcome is unknown is
 repeated; until it is known the stricter of both outcomes holds. 4. A full synchronisation destroys the replica, so it
 starts only while BARRED. 5. Who lost the guest to another term is FENCED for good.
+6. A switchover (switchover.py) ends with the first trouble, and the guest runs on; from the hand-over on (hand_over.py)
+only what the arbiter says of it counts.
 This file does not know what carries messages, which guest runs, or how the arbiter works.
 """
 
@@ -20,10 +22,21 @@ from typing import Any
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.effects import Effect, Timer
+from replicator.engine.hand_over import HandOver, Stage
+from replicator.engine.move_report import Outcome
 from replicator.engine.pipeline import EpochPipeline, PipelineSettings
+from replicator.engine.stretch import Stretch
+from replicator.engine.switchover import Switchover
+from replicator.errors import InvariantError
 from replicator.units import NS_PER_MS, NS_PER_S, Epoch
 
 RETRY_ARBITER_NS = 100 * NS_PER_MS
+STOPPED = "stopped by the operator"
+
+
+def _ignore(_: ev.Event, __: int) -> list[Effect]:
+    """Answers to a hand-over that is over."""
+    return []
 
 
 class Link(Enum):
@@ -43,10 +56,14 @@ class Life(Enum):
     RUNNING = "running"
     #: The lease has lapsed; mute and paused until it is back.
     FROZEN = "frozen"
+    #: Mute and paused: the other side takes the guest over, or gives it back (hand_over.py).
+    HANDING_OVER = "handing over"
     #: The operator ended the protection, the guest runs on.
     UNPROTECTED = "unprotected"
     STOPPING = "stopping"
     FENCED = "fenced"
+    #: The guest is the other side's, which this side may follow now.
+    MOVED = "moved"
     ENDED = "ended"
 
 
@@ -61,6 +78,8 @@ class PrimarySettings:
     has_arbiter: bool = True
     #: This side took the guest over: being alone is what is left of a pair.
     promoted: bool = False
+    #: What switchovers took after their last ack, 0 if there was none.
+    take_over_ns: int = 0
 
 
 class PrimaryMachine:
@@ -76,6 +95,9 @@ class PrimaryMachine:
         self.trouble = ""
         self.peer_silent = False
         self.acked = Epoch(0)
+        self.stretch = Stretch(settings.take_over_ns)
+        self.move = Switchover(self.pipeline, self.stretch)
+        self.hand_over: HandOver | None = None
         self._session_number = 0
         #: Digests of epochs that were sealed and may be what the secondary holds.
         self._digests: dict[Epoch, bytes] = {}
@@ -91,10 +113,14 @@ class PrimaryMachine:
             ev.PeerAccepted: self._on_peer_accepted,
             ev.PeerRefused: self._on_peer_refused,
             ev.EpochDue: lambda _, now: self.pipeline.handle_due(now) if self.life is Life.RUNNING else [],
-            ev.LiveCopied: lambda event, _: self.pipeline.handle_live_copied(event),
+            ev.OutputWaits: lambda _, now: self.pipeline.handle_output_waits(now),
+            ev.EarlyDue: lambda _, __: self.pipeline.handle_early_due() if self.life is Life.RUNNING else [],
+            ev.EarlyCopied: lambda event, now: self.pipeline.handle_early_copied(event, now),
+            ev.LiveCopied: self._on_live_copied,
+            ev.PauseOverrun: self._on_pause_overrun,
             ev.GuestPaused: self._on_guest_paused,
-            ev.PagesCopied: lambda event, _: self.pipeline.handle_copied(event),
-            ev.DeviceStateSaved: lambda event, _: self.pipeline.handle_saved(event),
+            ev.PagesCopied: lambda event, now: self.pipeline.handle_copied(event, now),
+            ev.DeviceStateSaved: self._on_device_state_saved,
             ev.GuestResumed: self._on_guest_resumed,
             ev.ResumeDenied: lambda _, __: [],
             ev.StepFailed: self._on_step_failed,
@@ -111,7 +137,11 @@ class PrimaryMachine:
             ev.LeaseTaken: self._on_lease_taken,
             ev.GuestEnded: self._on_guest_ended,
             ev.StopOrdered: self._on_stop_ordered,
+            ev.TuneOrdered: self._on_tune_ordered,
             ev.StandDownSettled: self._on_stand_down_settled,
+            ev.SwitchoverOrdered: self._on_switchover_ordered,
+            ev.OutputLeft: self._on_output_left,
+            ev.MoveOverdue: lambda _, now: self.move.overdue(now),
         }
 
     @property
@@ -131,17 +161,20 @@ class PrimaryMachine:
 
     @property
     def over(self) -> bool:
-        return self.life in (Life.FENCED, Life.ENDED)
+        return self.life in (Life.FENCED, Life.ENDED, Life.MOVED)
 
     def handle(self, event: ev.Event, now_ns: int) -> list[Effect]:
         if self.over:
             return []
-        return self._handlers[type(event)](event, now_ns)
+        handler = self._handlers.get(type(event), _ignore)
+        effects = self._hand_over(event, now_ns) if self.life is Life.HANDING_OVER else handler(event, now_ns)
+        self.stretch.watch(event, effects, now_ns)
+        return effects
 
     # Link and session.
 
     def _on_link_up(self, _: ev.LinkUp, now_ns: int) -> list[Effect]:
-        if self.life in (Life.UNPROTECTED, Life.STOPPING):
+        if self.life in (Life.UNPROTECTED, Life.STOPPING) or self.pipeline.gave_up:
             return []
         dropped = self._drop_link("", now_ns) if self.link is Link.READY else []
         self.link = Link.GREETING
@@ -176,7 +209,11 @@ class PrimaryMachine:
             self.trouble = reason
         if self.link is Link.DOWN:
             return []
+        return [*self.move.end(Outcome.ABORTED, reason, now_ns), *self._leave_session(now_ns)]
+
+    def _leave_session(self, now_ns: int) -> list[Effect]:
         self.link, self._waiting_for = Link.DOWN, None
+        self.stretch.forget()
         effects = self.pipeline.stop()
         if self.bar is Bar.BARRED:
             return [*effects, *self._pass_output()]
@@ -223,13 +260,41 @@ class PrimaryMachine:
 
     # Epochs.
 
-    def _on_guest_paused(self, event: ev.GuestPaused, _: int) -> list[Effect]:
+    def _on_live_copied(self, event: ev.LiveCopied, now_ns: int) -> list[Effect]:
+        effects = self.pipeline.handle_live_copied(event, now_ns)
+        return [*effects, *self._leave_unprotected(now_ns)]
+
+    def _on_pause_overrun(self, event: ev.PauseOverrun, now_ns: int) -> list[Effect]:
+        effects = self.pipeline.handle_overrun(event)
+        return [*effects, *self._leave_unprotected(now_ns)]
+
+    def _leave_unprotected(self, now_ns: int) -> list[Effect]:
+        """Once a synchronisation was given up the guest runs alone, and the secondary is not greeted any more."""
+        reason = self.pipeline.gave_up
+        if not reason or self.link is not Link.READY:
+            return []
+        return [*self._drop_link(reason, now_ns), *self._go_alone(), fx.Reconnect()]
+
+    def _on_tune_ordered(self, event: ev.TuneOrdered, now_ns: int) -> list[Effect]:
+        effects = self.pipeline.tune(event, now_ns)
+        if not self.pipeline.gave_up or not (event.retry or event.sync):
+            return effects
+        self.pipeline.gave_up = ""
+        return [*effects, fx.Reconnect()]
+
+    def _on_guest_paused(self, event: ev.GuestPaused, now_ns: int) -> list[Effect]:
         if self.pipeline.hold:
             # The runner holds from this barrier on, even if nobody waits for this epoch any more.
             self._passing = False
-        effects = self.pipeline.handle_paused(event)
+        effects = self.pipeline.handle_paused(event, now_ns)
         if not self.pipeline.running and self.bar is Bar.BARRED:
             return [*self._pass_output(), *effects]
+        return [*effects, *self.move.paused(event, now_ns)]
+
+    def _on_device_state_saved(self, event: ev.DeviceStateSaved, now_ns: int) -> list[Effect]:
+        effects = self.pipeline.handle_saved(event, now_ns)
+        if limit := self.move.sent(event.epoch):
+            return [*effects, self._await_peer(now_ns), *limit]
         return effects
 
     def _on_guest_resumed(self, event: ev.GuestResumed, now_ns: int) -> list[Effect]:
@@ -247,6 +312,7 @@ class PrimaryMachine:
 
     def _on_epoch_sealed(self, event: ev.EpochSealed, _: int) -> list[Effect]:
         self._digests[event.epoch] = event.digest
+        self.move.sealed(event)
         return []
 
     def _on_epoch_acked(self, event: ev.EpochAcked, now_ns: int) -> list[Effect]:
@@ -264,12 +330,12 @@ class PrimaryMachine:
         if self.bar is Bar.BARRED and not self._passing:
             self.bar = Bar.LIFTING
             effects.append(fx.LiftBar(self.session, epoch))
-        self.pipeline.acked(epoch)
+        self.pipeline.acked(epoch, now_ns)
         if self.life is Life.RUNNING:
             effects += self.pipeline.handle_overdue(now_ns)
         if self.pipeline.in_flight:
             return [*effects, self._await_peer(now_ns)]
-        return [*effects, fx.CancelTimer(Timer.ACK)]
+        return [*effects, fx.CancelTimer(Timer.ACK), *self.move.acked(epoch)]
 
     def _on_epoch_refused(self, event: ev.EpochRefused, now_ns: int) -> list[Effect]:
         dropped = self._drop_link(f"epoch {event.epoch} not committed: {event.detail}", now_ns)
@@ -327,15 +393,16 @@ class PrimaryMachine:
 
     # Lease.
 
-    def _on_lease_lapsed(self, event: ev.LeaseLapsed, _: int) -> list[Effect]:
+    def _on_lease_lapsed(self, event: ev.LeaseLapsed, now_ns: int) -> list[Effect]:
         if self.life is Life.STOPPING:
             # The end could not be recorded: what is held stays unsaid.
             self.life = Life.ENDED
             return [fx.EndGuest(graceful=False)]
         if self.life is not Life.RUNNING:
             return []
+        aborted = self.move.abort(event.reason, now_ns)
         self.life, self.trouble = Life.FROZEN, event.reason
-        return [] if self.pipeline.guest_paused else [fx.FreezeGuest()]
+        return [*aborted, *([] if self.pipeline.guest_paused else [fx.FreezeGuest()])]
 
     def _on_lease_regained(self, _: ev.LeaseRegained, now_ns: int) -> list[Effect]:
         if self.life is not Life.FROZEN:
@@ -348,8 +415,8 @@ class PrimaryMachine:
             return [*effects, *self.pipeline.start(base, now_ns)]
         return effects if paused else [*effects, *self.pipeline.handle_due(now_ns)]
 
-    def _on_lease_taken(self, event: ev.LeaseTaken, _: int) -> list[Effect]:
-        return self._fence(event.reason)
+    def _on_lease_taken(self, event: ev.LeaseTaken, now_ns: int) -> list[Effect]:
+        return [*self.move.end(Outcome.ENDED, event.reason, now_ns), *self._fence(event.reason)]
 
     def _fence(self, reason: str) -> list[Effect]:
         self.life, self.trouble, self._passing = Life.FENCED, reason, False
@@ -357,19 +424,21 @@ class PrimaryMachine:
 
     # Ends.
 
-    def _on_guest_ended(self, event: ev.GuestEnded, _: int) -> list[Effect]:
+    def _on_guest_ended(self, event: ev.GuestEnded, now_ns: int) -> list[Effect]:
         self.trouble = event.reason
+        reported = self.move.end(Outcome.ENDED, event.reason, now_ns)
         if event.died and self.bar is not Bar.BARRED:
             # Whether the replica may go on is the arbiter's to say, which knows the outcome of what we asked last.
             self.life = Life.ENDED
-            return [fx.StandDown(event.reason, hand_over=True), fx.EndGuest(graceful=False)]
+            return [*reported, fx.StandDown(event.reason, hand_over=True), fx.EndGuest(graceful=False)]
         self.life = Life.STOPPING
         self._stop_shuts_down = True
-        return [fx.StandDown(event.reason, hand_over=False)]
+        return [*reported, fx.StandDown(event.reason, hand_over=False)]
 
-    def _on_stop_ordered(self, event: ev.StopOrdered, _: int) -> list[Effect]:
+    def _on_stop_ordered(self, event: ev.StopOrdered, now_ns: int) -> list[Effect]:
+        reported = self.move.end(Outcome.ABORTED, STOPPED, now_ns)
         self.life, self._stop_shuts_down = Life.STOPPING, event.shut_down
-        return [*self.pipeline.stop(), fx.StandDown("stopped by the operator", hand_over=False)]
+        return [*reported, *self.pipeline.stop(), fx.StandDown(STOPPED, hand_over=False)]
 
     def _on_stand_down_settled(self, _: ev.StandDownSettled, __: int) -> list[Effect]:
         """Nobody may promote any more: what the guest said last may leave."""
@@ -380,3 +449,54 @@ class PrimaryMachine:
             return [*passed, fx.EndGuest(graceful=True)]
         self.life = Life.UNPROTECTED
         return passed
+
+    # Switchover.
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether there is a replica to go on with the guest, and a secondary to be told so."""
+        agreed = self.life is Life.RUNNING and self.bar is Bar.LIFTED and self.link is Link.READY
+        return agreed and not self.peer_silent and self.pipeline.running
+
+    def _on_switchover_ordered(self, event: ev.SwitchoverOrdered, now_ns: int) -> list[Effect]:
+        obstacle = "" if self.is_movable else self.trouble or "the guest is not protected"
+        return self.move.order(event.policy, now_ns, obstacle=obstacle)
+
+    def _on_output_left(self, event: ev.OutputLeft, now_ns: int) -> list[Effect]:
+        if not self.move.left(event.epoch):
+            return []
+        self.life = Life.HANDING_OVER
+        self.hand_over = HandOver(self.session, event.epoch, has_arbiter=self._settings.has_arbiter)
+        return [fx.CancelTimer(Timer.MOVE), *self.hand_over.begin(now_ns)]
+
+    def _hand_over(self, event: ev.Event, now_ns: int) -> list[Effect]:
+        """Every event while this side is mute, paused, and the guest not known to be anybody else's."""
+        hand_over = self._under_way()
+        if isinstance(event, ev.LeaseTaken):
+            return self._on_lease_taken(event, now_ns)
+        if isinstance(event, ev.StopOrdered):
+            self.life, self.trouble = Life.ENDED, STOPPED
+            return [*self.move.end(Outcome.ENDED, STOPPED, now_ns), fx.EndGuest(graceful=False)]
+        if isinstance(event, ev.LinkLost):
+            self.link = Link.DOWN
+        effects = hand_over.handle(event, now_ns)
+        self.trouble = hand_over.trouble or hand_over.stage.value
+        if hand_over.stage in (Stage.MOVED, Stage.LEFT):
+            self.life = Life.MOVED
+            outcome = Outcome.MOVED if hand_over.stage is Stage.MOVED else Outcome.ENDED
+            return [*self.move.end(outcome, hand_over.trouble, now_ns), *effects]
+        return [*effects, *self._run_again(now_ns)] if hand_over.stage is Stage.TAKEN_BACK else effects
+
+    def _under_way(self) -> HandOver:
+        if self.hand_over is None:
+            raise InvariantError("no hand-over has begun")
+        return self.hand_over
+
+    def _run_again(self, now_ns: int) -> list[Effect]:
+        """The guest is this side's again. In a term of its own it is alone: the replica it had was handed back with it."""
+        hand_over = self._under_way()
+        self.life = Life.RUNNING
+        if not hand_over.same_term:
+            self.bar = Bar.BARRED
+        reported = self.move.end(Outcome.TAKEN_BACK, hand_over.trouble, now_ns)
+        return [*reported, *self._leave_session(now_ns), fx.Reconnect()]

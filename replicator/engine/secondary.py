@@ -2,6 +2,7 @@
 
     EMPTY --full epoch committed--> WHOLE --PeerSilent--> ASKING --TakeOverGranted--> PROMOTING --> PROMOTED
     any --HelloReceived of another session--> EMPTY          ASKING --TakeOverRefused--> WHOLE, barred
+    WHOLE --HandOverReceived--> ASKING, until it is granted, refused, or the primary runs the guest again
 
 Rules: 1. Only a WHOLE replica asks for the guest. 2. An ack is sent after the commit, never before. 3. An epoch counts
 only if its session is the agreed one and its base is what was committed last. 4. A primary that did not say whose
@@ -62,6 +63,8 @@ class SecondaryMachine:
         self.primary_alive = False
         #: The arbiter refused this replica; only a new epoch changes that.
         self.barred = False
+        #: The epoch at which the primary has handed over, while that is not settled.
+        self._handed: Epoch | None = None
         self._open: Epoch | None = None
         self._next_part = 0
         self._input_seq = 0
@@ -72,10 +75,12 @@ class SecondaryMachine:
             ev.EpochEnded: self._on_ended,
             ev.EpochCommitted: self._on_committed,
             ev.EpochFailed: self._on_failed,
+            ev.BulkBroken: self._on_bulk_broken,
             ev.LinkLost: self._on_link_lost,
             ev.PeerSilent: self._on_peer_silent,
             ev.PeerSpoke: self._on_peer_spoke,
             ev.StoodDown: self._on_stood_down,
+            ev.HandOverReceived: self._on_hand_over,
             ev.PromoteOrdered: self._on_promote_ordered,
             ev.RetryDue: self._on_retry_due,
             ev.TakeOverGranted: self._on_granted,
@@ -122,7 +127,7 @@ class SecondaryMachine:
             effects += self._discard("a new synchronisation begins")
             self.session = event.session
         self.term = event.term
-        self.life, self.primary_alive = Life.FOLLOWING, True
+        self.life, self.primary_alive, self._handed = Life.FOLLOWING, True, None
         return [*effects, fx.CancelTimer(Timer.RETRY), fx.Accept(self.session, self.committed, self.digest)]
 
     def _describe_replica(self) -> str:
@@ -144,9 +149,11 @@ class SecondaryMachine:
     # Epochs.
 
     def _on_begun(self, event: ev.EpochBegun, _: int) -> list[Effect]:
-        if event.session != self.session or event.term != self.term or self.life is not Life.FOLLOWING:
+        if event.session != self.session or event.term != self.term:
             return []
-        effects = self._abort_open()
+        effects = [*self._forget_hand_over(event.epoch), *self._abort_open()]
+        if self.life is not Life.FOLLOWING:
+            return []
         if event.base != self.committed or event.epoch <= self.committed:
             detail = f"it builds upon epoch {event.base}, this side holds epoch {self.committed}"
             return [*effects, fx.SendAbort(self.session, event.epoch, detail)]
@@ -178,6 +185,14 @@ class SecondaryMachine:
             return []
         return self._give_up(event.reason)
 
+    def _on_bulk_broken(self, event: ev.BulkBroken, _: int) -> list[Effect]:
+        """Which epoch it was is not known if none is open: none of those under way will arrive."""
+        if not self.session:
+            return []
+        if self._open is None:
+            return [fx.SendAbort(self.session, Epoch(self.committed + 1), event.reason)]
+        return self._give_up(event.reason)
+
     def _give_up(self, reason: str) -> list[Effect]:
         epoch, self._open = self._open, None
         if epoch is None:
@@ -186,6 +201,29 @@ class SecondaryMachine:
         return [fx.AbortStore(), fx.SendAbort(self.session, epoch, reason)]
 
     # Taking over.
+
+    def _on_hand_over(self, event: ev.HandOverReceived, _: int) -> list[Effect]:
+        if why := self._why_not_handed(event):
+            return [fx.AnswerHandOver(event.session, event.epoch, False, why)]
+        self._handed = event.epoch
+        # Without an arbiter the primary's word is the grant.
+        return [*self._abort_open(), *self._ask(force=not self._has_arbiter)]
+
+    def _why_not_handed(self, event: ev.HandOverReceived) -> str:
+        if (event.session, event.term) != (self.session, self.term):
+            return f"this side follows another session, of term {self.term}"
+        if event.epoch != self.committed:
+            return f"this side holds epoch {self.committed}, not epoch {event.epoch}"
+        if self.life not in (Life.FOLLOWING, Life.ASKING):
+            return f"this side is {self.life.value}"
+        return self.trouble if self.barred else ""
+
+    def _forget_hand_over(self, begun: Epoch) -> list[Effect]:
+        """The primary runs the guest again if it has begun an epoch after the one at which it had handed over."""
+        if self._handed is None or begun <= self._handed:
+            return []
+        self._handed, self.life = None, Life.FOLLOWING
+        return [fx.CancelTimer(Timer.RETRY)]
 
     def _on_peer_silent(self, _: ev.PeerSilent, __: int) -> list[Effect]:
         self.primary_alive = False
@@ -199,7 +237,7 @@ class SecondaryMachine:
 
     def _on_peer_spoke(self, _: ev.PeerSpoke, __: int) -> list[Effect]:
         self.primary_alive = True
-        if self.life is not Life.ASKING:
+        if self.life is not Life.ASKING or self._handed is not None:
             return []
         self.life = Life.FOLLOWING
         return [fx.CancelTimer(Timer.RETRY)]
@@ -222,7 +260,11 @@ class SecondaryMachine:
         if self.life is Life.ASKING:
             self.life = Life.FOLLOWING
         self.trouble, self.barred = event.reason, True
-        return []
+        return self._answer_handed(False, event.reason)
+
+    def _answer_handed(self, taken: bool, detail: str) -> list[Effect]:
+        handed, self._handed = self._handed, None
+        return [] if handed is None else [fx.AnswerHandOver(self.session, handed, taken, detail)]
 
     def _on_promote_ordered(self, event: ev.PromoteOrdered, _: int) -> list[Effect]:
         if not self.committed or (self.primary_alive and not event.force):
@@ -235,8 +277,13 @@ class SecondaryMachine:
 
     def _on_activated(self, _: ev.GuestActivated, __: int) -> list[Effect]:
         self.life, self.trouble = Life.PROMOTED, ""
-        return []
+        return self._answer_handed(True, "")
 
     def _on_activation_failed(self, event: ev.ActivationFailed, _: int) -> list[Effect]:
         self.life, self.trouble = Life.FAILED, event.reason
-        return []
+        failed = fx.EndFailed(event.reason)
+        if self._handed is None or event.may_have_run:
+            # Whoever keeps an older state of a guest that ran must not hear that it did not.
+            return [failed]
+        back = fx.HandBack(self.session, self._handed)
+        return [back, *self._answer_handed(False, event.reason), failed]

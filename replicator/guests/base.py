@@ -81,6 +81,25 @@ class Died:
 GuestEvent = PoweredOff | Panicked | Reset | Died
 
 
+class GuestAgent(Protocol):
+    """A program inside the guest that does what is asked of it, while the guest runs.
+
+    It may be slow, deaf or not there: each method returns or raises GuestError within seconds. One call at a time.
+    """
+
+    async def sync(self) -> None:
+        """Begin a conversation; what is left of earlier ones is dropped."""
+        ...
+
+    async def read_time(self) -> int:
+        """The guest's wall clock at some instant of the call: nanoseconds since 1970, UTC."""
+        ...
+
+    async def set_time(self, time_ns: int) -> None:
+        """Set the guest's wall clock. When this fails it may be set all the same, and even later."""
+        ...
+
+
 class Guest(Protocol):
     """A machine that runs or is paused. Each method raises GuestError when the machine cannot do what is asked."""
 
@@ -96,6 +115,11 @@ class Guest(Protocol):
     def nics(self) -> tuple[NicEndpoint, ...]: ...
 
     @property
+    def agent(self) -> GuestAgent | None:
+        """The way to the guest's agent; None when this machine has no channel for one."""
+        ...
+
+    @property
     def pid(self) -> int:
         """Process id of the machine, for trackers and for the operator."""
         ...
@@ -106,6 +130,11 @@ class Guest(Protocol):
 
     async def save_device_state(self) -> bytes:
         """All state outside the RAM. The guest must be paused."""
+        ...
+
+    def read_clock(self, device_state: bytes) -> int | None:
+        """The guest's running time at the instant of the state: nanoseconds that count only while it runs, and never go
+        back in a guest that goes on from the state. None when the state does not tell."""
         ...
 
     def scan_dirty(self, bitmap: DirtyBitmap) -> int:

@@ -2,7 +2,7 @@
 
 It must satisfy qemu_rules. Its RAM is opened through its own descriptors, so it may be a memfd or a file of another
 mount namespace; its userfaultfd is injected. With a second QMP socket given, checkpoints use that one alone and are
-about a millisecond shorter.
+about a millisecond shorter. Where QEMU listens on a unix socket for whoever talks to the guest agent, that is us.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 
 from replicator.errors import GuestError
 from replicator.guests.base import GuestIdentity, NicEndpoint
+from replicator.guests.qemu_agent import AgentChannel
 from replicator.guests.qemu_control import Control, FastControl, PlainControl, StateFile
 from replicator.guests.qemu_guest import QemuGuest
-from replicator.guests.qemu_inspect import read_identity, read_nics
+from replicator.guests.qemu_inspect import read_agent_socket, read_identity, read_nics
 from replicator.guests.qemu_launch import Machine
 from replicator.guests.qemu_process import QemuProcess, end_leftover, prepare_run_dir, write_pid_file
 from replicator.guests.qemu_qmp import FastChannel, QmpSession
@@ -35,10 +36,16 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 async def attach_guest(
-    qmp_path: Path, run_dir: Path, *, fast_qmp_path: Path | None = None, pid: int | None = None
+    qmp_path: Path,
+    run_dir: Path,
+    *,
+    fast_qmp_path: Path | None = None,
+    pid: int | None = None,
+    agent_channel: str = "",
 ) -> QemuGuest:
     """Take a running QEMU under protection. GuestError names every rule that it breaks.
 
+    `agent_channel` names the port of the guest's agent, "" for none; the guest has no agent when no socket leads there.
     `pid` is checked against the process behind the socket, when given. What an earlier daemon left behind in `run_dir`
     is ended first, unless it is this very process."""
     prepare_run_dir(run_dir)
@@ -53,6 +60,8 @@ async def attach_guest(
         undo.push_async_callback(session.close)
         await session.open(sock)
         machine = await _take_over(session, found, run_dir, fast_qmp_path, undo)
+        if agent_channel:
+            machine.agent = await _open_agent(session, agent_channel, undo)
         status = str((await session.execute("query-status"))["status"])
         write_pid_file(run_dir, found)
         undo.pop_all()
@@ -94,6 +103,22 @@ async def _open_control(session: QmpSession, fast_qmp_path: Path | None) -> Cont
     except GuestError:
         state.close()
         raise
+
+
+async def _open_agent(
+    session: QmpSession, channel: str, undo: contextlib.AsyncExitStack
+) -> AgentChannel | None:
+    path = await read_agent_socket(session, channel)
+    if path is None:
+        log.warning("no unix socket leads to the guest's port %s: the agent is out of reach", channel)
+        return None
+    try:
+        agent = AgentChannel(await asyncio.to_thread(_connect, path))
+    except GuestError as error:
+        log.warning("the guest's agent is out of reach: %s", error)
+        return None
+    undo.callback(agent.close)
+    return agent
 
 
 async def _list_nics(session: QmpSession) -> tuple[NicEndpoint, ...]:
@@ -153,7 +178,7 @@ def _connect(path: Path) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise GuestError(f"cannot connect to QMP socket {path}: {error}") from error
+        raise GuestError(f"cannot connect to socket {path}: {error}") from error
     return sock
 
 

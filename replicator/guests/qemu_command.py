@@ -8,6 +8,9 @@ copies), NICs without ROM, and no migration sections that the device state of `x
 
 A guest that powers off or panics leaves its process paused (`-action`): so the event is read before the process is
 gone, and nobody takes a power-off for a death. `pvpanic` is always there, for without it a panic is a mere silence.
+
+The channel of the guest agent has the fewest ports that QEMU allows, for each costs room in every device state, and no
+ioeventfd, which would have to be taken down and set up again at each pause.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ QEMU = "qemu-system-x86_64"
 RAM_ID = "ram0"
 CONSOLE_ID = "console0"
 CONSOLE_BYTES = 64 << 10
+AGENT_ID = "agent0"
+#: Port 0 is kept by QEMU for a console.
+AGENT_PORTS = 2
 #: sun_path without its terminating zero.
 SOCKET_PATH_BYTES_MAX = 107
 
@@ -38,6 +44,8 @@ class Launch:
     qmp_fds: tuple[int, ...]
     #: A standby: waits for a device state instead of booting.
     incoming: bool
+    #: The same for the guest agent's channel, when the guest has one.
+    agent_fd: int | None = None
 
 
 def nic_endpoints(config: QemuGuestConfig, run_dir: Path) -> tuple[NicEndpoint, ...]:
@@ -66,6 +74,7 @@ def build_command(config: QemuGuestConfig, launch: Launch) -> list[str]:
         *_monitors(launch.qmp_fds),
         *_nics(config, launch.run_dir),
         *_disks(config),
+        *_agent(config, launch.agent_fd),
         *("-device", "pvpanic"),
         *("-action", "reboot=reset,shutdown=pause,panic=pause,watchdog=reset"),
         "-S",
@@ -134,6 +143,16 @@ def _disks(config: QemuGuestConfig) -> list[str]:
             f"virtio-blk-pci{_virtio_kind(config)},drive=disk{index}",
         ]
     return arguments
+
+
+def _agent(config: QemuGuestConfig, fd: int | None) -> list[str]:
+    if config.agent is None or fd is None:
+        return []
+    port = f"virtserialport,chardev={AGENT_ID},name={config.agent.channel}"
+    return [
+        *("-device", f"virtio-serial-pci{_virtio_kind(config)},max_ports={AGENT_PORTS},ioeventfd=off"),
+        *("-chardev", f"socket,id={AGENT_ID},fd={fd}", "-device", port),
+    ]
 
 
 def _virtio_kind(config: QemuGuestConfig) -> str:

@@ -10,8 +10,9 @@
     mac = "52:54:00:77:65:62"
 
 Optional: `kind` ("qemu"), `uuid`, `vcpus` (1), `machine` ("pc" or "q35"), `cpu` ("qemu64"), `accel` ("auto", "kvm" or
-"tcg"), `virtio` ("legacy" or "modern"), `[[disk]]` with `path` and `readonly = true` (raw images only). A key that is not known is refused, for it is a typing error or
-asks for something that this version would not do.
+"tcg"), `virtio` ("legacy" or "modern"), `[[disk]]` with `path` and `readonly = true` (raw images only), `[agent]` with
+`channel` ("org.qemu.guest_agent.0") for a guest in which the QEMU guest agent runs. A key that is not known is refused,
+for it is a typing error or asks for something that this version would not do.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ NICS_MAX = 8
 DISKS_MAX = 8
 CMDLINE_BYTES_MAX = 2047
 MEMORY_MIB_MIN = 32
+#: Where the agent of every system listens, unless it is told otherwise.
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=-]{0,200}")
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NAMESPACE = uuids.UUID("5d0b7d2e-6f0f-4b5c-9a51-0e6f5f6d1c11")
 _MIB = 1 << 20
@@ -63,6 +67,13 @@ class DiskConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """A channel to the QEMU guest agent that runs in the guest; `channel` is the port's name, as the guest sees it."""
+
+    channel: str = AGENT_CHANNEL
+
+
+@dataclass(frozen=True, slots=True)
 class QemuGuestConfig:
     """A guest file that was read and checked."""
 
@@ -81,6 +92,8 @@ class QemuGuestConfig:
     cmdline: str = ""
     nics: tuple[NicConfig, ...] = ()
     disks: tuple[DiskConfig, ...] = ()
+    #: None: the guest has no channel for an agent.
+    agent: AgentConfig | None = None
 
     @property
     def ram_bytes(self) -> int:
@@ -120,6 +133,7 @@ def parse_guest(document: Mapping[str, Any], path: Path) -> QemuGuestConfig:
         cmdline=table.take("cmdline", str, "", check=_is_cmdline),
         nics=_take_nics(table, uuid),
         disks=_take_disks(table),
+        agent=_take_agent(table),
     )
     table.refuse_rest()
     _check_boot(config, table)
@@ -175,6 +189,14 @@ class _Table:
             _Table(value, f"{self.where}: {key} {index}", self.folder) for index, value in enumerate(values)
         ]
 
+    def take_table(self, key: str) -> _Table | None:
+        if key not in self._rest:
+            return None
+        value = self._rest.pop(key)
+        if not isinstance(value, dict):
+            raise self.fail(f"{key} must be written as table [{key}]")
+        return _Table(value, f"{self.where}: {key}", self.folder)
+
     def refuse_rest(self) -> None:
         if self._rest:
             names = ", ".join(sorted(self._rest))
@@ -226,6 +248,20 @@ def _take_disks(table: _Table) -> tuple[DiskConfig, ...]:
         disk.refuse_rest()
         disks.append(DiskConfig(path))
     return tuple(disks)
+
+
+def _take_agent(table: _Table) -> AgentConfig | None:
+    agent = table.take_table("agent")
+    if agent is None:
+        return None
+    channel = agent.take(
+        "channel",
+        str,
+        AGENT_CHANNEL,
+        check=_matches(_CHANNEL, "letters, digits, '.', '_' and '-', at most 63"),
+    )
+    agent.refuse_rest()
+    return AgentConfig(channel)
 
 
 def _check_boot(config: QemuGuestConfig, table: _Table) -> None:

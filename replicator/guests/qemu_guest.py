@@ -22,9 +22,11 @@ from replicator.guests.base import (
     PoweredOff,
     Reset,
 )
+from replicator.guests.qemu_agent import AgentChannel
 from replicator.guests.qemu_command import CONSOLE_BYTES, CONSOLE_ID
 from replicator.guests.qemu_config import QemuGuestConfig
 from replicator.guests.qemu_launch import Machine, launch, make_ram_file
+from replicator.guests.qemu_state import read_virtual_clock
 from replicator.memory import DirtyBitmap, GuestRam
 
 #: How long after the end of the process its last words are waited for.
@@ -59,6 +61,10 @@ class QemuGuest:
         return self._machine.nics
 
     @property
+    def agent(self) -> AgentChannel | None:
+        return self._machine.agent
+
+    @property
     def pid(self) -> int:
         return self._machine.process.pid
 
@@ -78,6 +84,9 @@ class QemuGuest:
 
     async def save_device_state(self) -> bytes:
         return await self._machine.control.save()
+
+    def read_clock(self, device_state: bytes) -> int | None:
+        return read_virtual_clock(device_state)
 
     def scan_dirty(self, bitmap: DirtyBitmap) -> int:
         """See guests.base.Guest. The first scan arms the tracker; some scans after it are audited and take longer."""

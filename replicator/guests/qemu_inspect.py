@@ -31,6 +31,9 @@ _HOST_PROPERTIES = frozenset(("drive", "netdev", "chardev", "mac", "id", "acpi-i
 _GUEST_PROPERTIES = frozenset(("smb_io_base",))
 _NIC = re.compile(r"^(?P<name>\S+): index=\d+,type=nic,model=(?P<model>[^,]+),macaddr=(?P<mac>[0-9a-f:]{17})")
 _PEER = re.compile(r"^ \\ (?P<name>\S+): index=\d+,type=(?P<type>[^,]+)(,(?P<rest>.*))?$")
+#: A port on a virtio serial bus, up to the next device.
+_PORT = re.compile(r"^\s*dev: virtserialport, .*\n(?P<properties>(?:(?!\s*dev: ).*\n?)*)", re.MULTILINE)
+_SERVER = re.compile(r"(?:disconnected:)?unix:(?P<path>/.*?)(?:,.*)?$")
 _SOCKETS = re.compile(r"udp=(?P<local>/.*):(?P<remote>/.*)$")
 
 
@@ -83,6 +86,28 @@ def parse_network(text: str) -> list[NicFacts]:
             paths = (Path(sockets["local"]), Path(sockets["remote"])) if sockets else (None, None)
             nics[-1] = NicFacts(nics[-1].model, nics[-1].mac, peer["type"], *paths)
     return nics
+
+
+async def read_agent_socket(session: QmpSession, channel: str) -> Path | None:
+    """The unix socket on which QEMU listens for whoever talks to the agent on this channel; None when there is none."""
+    chardev = parse_port(await session.ask_human("info qtree"), channel)
+    for found in await session.execute("query-chardev"):
+        if found["label"] == chardev and (server := _SERVER.match(str(found["filename"]))):
+            return Path(server["path"])
+    return None
+
+
+def parse_port(qtree: str, channel: str) -> str | None:
+    """The character device behind the serial port of this name in the answer to `info qtree`."""
+    for port in _PORT.finditer(qtree):
+        found = {
+            match["name"]: match["value"]
+            for match in map(_PROPERTY.match, port["properties"].splitlines())
+            if match
+        }
+        if found.get("name") == f'"{channel}"':
+            return found.get("chardev", "").strip('"') or None
+    return None
 
 
 async def read_disks(session: QmpSession) -> list[DiskFacts]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from replicator.errors import GuestError
 from replicator.guests.base import GuestIdentity, NicEndpoint
+from replicator.guests.qemu_agent import AgentChannel
 from replicator.guests.qemu_command import Launch, build_command, nic_endpoints
 from replicator.guests.qemu_config import QemuGuestConfig
 from replicator.guests.qemu_control import Control, FastControl, StateFile
@@ -45,6 +46,7 @@ class Machine:
     ram: GuestRam
     tracker: GuestTracker
     nics: tuple[NicEndpoint, ...]
+    agent: AgentChannel | None = None
     _closing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _is_closed: bool = False
 
@@ -69,6 +71,8 @@ class Machine:
         self.tracker.close()
         self.ram.close()
         self.control.close()
+        if self.agent is not None:
+            self.agent.close()
         await self.session.close()
         self.process.close()
 
@@ -95,13 +99,14 @@ async def _launch(
     incoming: bool,
     undo: contextlib.AsyncExitStack,
 ) -> Machine:
-    (ours, theirs), (fast_ours, fast_theirs) = socket.socketpair(), socket.socketpair()
-    for end in (ours, fast_ours):
+    pairs = [socket.socketpair() for _ in range(2 if config.agent is None else 3)]
+    ours, fast_ours, *agent_ours = (end for end, _ in pairs)
+    for end, _ in pairs:
         undo.callback(end.close)
-    with theirs, fast_theirs, _listen(run_dir / "uffd.sock") as listener:
-        fds = (theirs.fileno(), fast_theirs.fileno())
+    with contextlib.ExitStack() as theirs, _listen(run_dir / "uffd.sock") as listener:
+        fds = tuple(theirs.enter_context(end).fileno() for _, end in pairs)
         sockets = [nic.guest_path for nic in nic_endpoints(config, run_dir)]
-        command = build_command(config, Launch(accel, ram_path, run_dir, fds, incoming))
+        command = build_command(config, Launch(accel, ram_path, run_dir, fds[:2], incoming, *fds[2:]))
         process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir, sockets)
         undo.callback(process.close)
         undo.push_async_callback(process.kill)
@@ -129,6 +134,7 @@ async def _launch(
         ram=ram,
         tracker=GuestTracker(process.pid, uffd, ram),
         nics=nic_endpoints(config, run_dir),
+        agent=AgentChannel(*agent_ours) if agent_ours else None,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from replicator.errors import GuestError, require
 from replicator.guests.base import GuestEvent, GuestIdentity, NicEndpoint
 from replicator.guests.synthetic_config import SyntheticConfig, open_ram
-from replicator.guests.synthetic_machine import Registers, check_ram
+from replicator.guests.synthetic_machine import Clocks, Registers, check_ram
 from replicator.guests.synthetic_process import SyntheticProcess
 from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestLayout, GuestRam
@@ -58,6 +58,10 @@ class SyntheticGuest:
         return self._config.nics
 
     @property
+    def agent(self) -> SyntheticAgent | None:
+        return SyntheticAgent(self._process) if self._config.agent else None
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 
@@ -71,6 +75,9 @@ class SyntheticGuest:
         state = (await self._process.command("save"))["state"]
         require(isinstance(state, bytes), "the process answers save with bytes")
         return bytes(state)
+
+    def read_clock(self, device_state: bytes) -> int | None:
+        return Clocks.unpack(device_state).running_ns
 
     def scan_dirty(self, bitmap: DirtyBitmap) -> int:
         """See guests.base.Guest. The byte is cleared before the caller copies the page: a write after it counts."""
@@ -130,6 +137,22 @@ class SyntheticGuest:
         return Registers(
             self._config.seed, answer["step"], answer["counter"], answer["frames_in"], answer["boots"]
         )
+
+
+class SyntheticAgent:
+    """Implements guests.base.GuestAgent. Unlike a program in a guest it answers while the guest is paused, too."""
+
+    def __init__(self, process: SyntheticProcess) -> None:
+        self._process = process
+
+    async def sync(self) -> None:
+        await self.read_time()
+
+    async def read_time(self) -> int:
+        return int((await self._process.command("read_time"))["time_ns"])
+
+    async def set_time(self, time_ns: int) -> None:
+        await self._process.command("set_time", time_ns=time_ns)
 
 
 class SyntheticStandby:

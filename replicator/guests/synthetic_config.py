@@ -30,6 +30,8 @@ class SyntheticConfig:
     state_bytes: int = 4096
     #: Milliseconds between frames sent unasked; 0: none.
     beacon_ms: int = 0
+    #: Whether an agent in the guest sets its wall clock on demand.
+    agent: bool = False
     mac: str = "52:54:00:53:59:4e"
     ip: str = "10.77.0.2"
     #: Both or none.

@@ -9,6 +9,8 @@ device state and RAM of different instants refuses to run.
     pages 1..n        working set, page_content(seed, last step that wrote it), zero before the first
     pages n+1..       zero for ever
 
+The clocks are in the device state only, behind the registers: they stand still while the machine does.
+
 Pages here are pages of the RAM file; where they lie in guest frames is the adapter's business. No I/O, no clock.
 """
 
@@ -24,6 +26,7 @@ from replicator.units import PAGE_SIZE
 
 _WORD_MASK = (1 << 64) - 1
 _REGISTERS = struct.Struct("<8sQQQQQQ")
+_CLOCKS = struct.Struct("<QQ")
 _MAGIC = b"RPLSYNT1"
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -92,6 +95,25 @@ class Registers:
         return cls(*fields)
 
 
+@dataclass(slots=True)
+class Clocks:
+    """In nanoseconds. The wall clock is `wall_offset_ns` + `running_ns`."""
+
+    #: How long the machine has run.
+    running_ns: int = 0
+    wall_offset_ns: int = 0
+
+    def pack(self) -> bytes:
+        return _CLOCKS.pack(self.running_ns, self.wall_offset_ns)
+
+    @classmethod
+    def unpack(cls, state: bytes | memoryview) -> Clocks:
+        """Those in a device state. Raises GuestError when it has none."""
+        if len(state) < _REGISTERS.size + _CLOCKS.size:
+            raise GuestError("the synthetic machine's state is too short")
+        return cls(*_CLOCKS.unpack_from(state, _REGISTERS.size))
+
+
 class SyntheticMachine:
     """The machine on its RAM. `dirty` has one byte a page, set to 1 after (never before) the page was written."""
 
@@ -102,6 +124,7 @@ class SyntheticMachine:
         self._dirty = dirty
         self._walk = Walk(seed, working_pages)
         self.registers = Registers(seed)
+        self.clocks = Clocks()
 
     @property
     def pages(self) -> int:
@@ -149,7 +172,7 @@ class SyntheticMachine:
 
     def save(self, state_bytes: int) -> bytes:
         """Device state, padded to at least `state_bytes` as a real machine's is long."""
-        return self.registers.pack().ljust(state_bytes, b"\x5a")
+        return (self.registers.pack() + self.clocks.pack()).ljust(state_bytes, b"\x5a")
 
     def load(self, state: bytes) -> None:
         """Take over `state`. Raises GuestError when it does not belong to what the RAM holds."""
@@ -162,6 +185,7 @@ class SyntheticMachine:
                 f"RAM is at step {in_ram.step}, the device state at step {loaded.step}: torn replica"
             )
         self.registers = loaded
+        self.clocks = Clocks.unpack(state)
 
     def _write_registers(self) -> None:
         data = self.registers.pack()

@@ -91,12 +91,15 @@ class Machine:
         self._selector.register(self._control, selectors.EVENT_READ)
         self._running = False
         self._loaded = not settings.incoming
+        #: CLOCK_MONOTONIC from which on the machine's running time was not counted yet.
+        self._runs_since_ns = 0
         self._steps_due_ns = 0
         self._beacon_due_ns = 0
         self._frames_lost = 0
         self._waiting: deque[bytes] = deque()
         if self._loaded:
             self._machine.power_on()
+            self._machine.clocks.wall_offset_ns = time.time_ns()
 
     def _open_nic(self) -> socket.socket:
         path = Path(self._settings.guest_path)
@@ -155,6 +158,10 @@ class Machine:
         name = command["command"]
         if name == "pause":
             self._set_running(False)
+        elif name == "read_time":
+            return {"time_ns": self._read_wall_clock()}
+        elif name == "set_time":
+            self._machine.clocks.wall_offset_ns += command["time_ns"] - self._read_wall_clock()
         elif name == "resume":
             self._resume()
         elif name == "save":
@@ -196,6 +203,7 @@ class Machine:
     def _set_running(self, running: bool) -> None:
         if running == self._running:
             return
+        self._count_running_time()
         self._running = running
         self._steps_due_ns = self._beacon_due_ns = time.monotonic_ns()
         if self._nic is None:
@@ -205,6 +213,16 @@ class Machine:
         else:
             self._selector.unregister(self._nic)
             self._drop_waiting_frames()
+
+    def _count_running_time(self) -> None:
+        now = time.monotonic_ns()
+        if self._running:
+            self._machine.clocks.running_ns += now - self._runs_since_ns
+        self._runs_since_ns = now
+
+    def _read_wall_clock(self) -> int:
+        self._count_running_time()
+        return self._machine.clocks.wall_offset_ns + self._machine.clocks.running_ns
 
     def _save(self) -> bytes:
         if self._running or not self._loaded:

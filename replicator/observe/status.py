@@ -59,6 +59,91 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStatus:
+    """Of the guest's clocks, on the side that runs it. docs/guests.md says what holds them up."""
+
+    #: "continue" or "catch-up".
+    policy: str = ""
+    #: How late the guest's wall clock is, since the start or since it was read last; below 0 when it was found early.
+    behind_ms: float = 0.0
+    #: Microseconds that the guest's clocks lose a second, over the newest minute.
+    drift_ppm: float = 0.0
+    #: How often the wall clock was set, and how far at the last time.
+    steps: int = 0
+    last_step_ms: float = 0.0
+    #: Why it could not be set of late.
+    trouble: str = ""
+
+    def describe(self) -> str:
+        """One line for people; "" when there is nothing to say."""
+        if not self.policy:
+            return ""
+        text = f"behind {self.behind_ms:.0f} ms, drift {self.drift_ppm:.0f} ppm"
+        if self.steps:
+            text += f", set {self.steps} times, last by {self.last_step_ms:.0f} ms"
+        return f"{text}, not set: {self.trouble}" if self.trouble else text
+
+
+@dataclass(frozen=True, slots=True)
+class PaceStatus:
+    """How often the guest is paused, and what keeps it from its goal. Percents are of the guest's time."""
+
+    #: What is in force, "" on a side that runs no guest.
+    pacing: str = ""
+    in_flight: int = 0
+    in_flight_max: int = 0
+    paused_percent: float = 0.0
+    #: An epoch was due and waited for those in flight.
+    waiting_percent: float = 0.0
+    #: Why the goal is not kept, "" while it is.
+    throttled: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingStatus:
+    """What became of the dirty pages on their way, since this side runs the guest, and the memory that this takes."""
+
+    #: Pages by method (zero, same, delta, lz4, raw), and how many there were.
+    pages: dict[str, int] = field(default_factory=dict)
+    #: Of the parts that travelled: what they stand for, and what went over the link.
+    part_bytes: int = 0
+    wire_bytes: int = 0
+    #: Versions of pages that are kept to send only what changed since: how much now, and at most.
+    bases_bytes: int = 0
+    bases_bytes_max: int = 0
+
+    @property
+    def percent(self) -> float:
+        """What of the bytes had to travel."""
+        return 100 * self.wire_bytes / self.part_bytes if self.part_bytes else 100.0
+
+    def describe(self) -> str:
+        """One line for people; "" before the first part."""
+        if not self.part_bytes:
+            return ""
+        pages = ", ".join(f"{count} {method}" for method, count in self.pages.items() if count)
+        return (
+            f"{self.percent:.1f} % of {self.part_bytes / _MIB:.0f} MiB; {pages}; "
+            f"bases {self.bases_bytes / _MIB:.0f} of {self.bases_bytes_max / _MIB:.0f} MiB"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PrecopyStatus:
+    """The newest pre-copy: how it went, and if it was given up why, until the operator orders otherwise."""
+
+    on_busy: str = ""
+    passes: int = 0
+    copied_pages_per_s: float = 0.0
+    dirtied_pages_per_s: float = 0.0
+    working_set_pages: int = 0
+    max_downtime_ms: float = 0.0
+    #: Forecast for what was dirty after the last pass; below 0 while no rate is known.
+    downtime_ms: float = -1.0
+    gave_up: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """All an operator may ask. `state` is for people and alarms; the rest explains it."""
 
@@ -79,6 +164,14 @@ class Status:
     sync: Progress = field(default_factory=Progress)
     #: A connection that was refused of late, and what to do about it.
     warning: str = ""
+    clock: ClockStatus = field(default_factory=ClockStatus)
+    pace: PaceStatus = field(default_factory=PaceStatus)
+    precopy: PrecopyStatus = field(default_factory=PrecopyStatus)
+    encoding: EncodingStatus = field(default_factory=EncodingStatus)
+    #: How far a switchover is, "" while there is none.
+    switchover: str = ""
+    #: From the take-over on until the guest was protected again; 0 while it is not, or nothing was taken over.
+    protected_after_ms: float = 0.0
 
     @property
     def is_syncing(self) -> bool:
@@ -103,12 +196,15 @@ def word_for_primary(
     if machine.link is primary.Link.READY:
         return f"{SYNCING} {progress.percent} %"
     if machine.bar is primary.Bar.BARRED:
-        return "active-alone" if machine.was_paired else "unprotected"
+        word, gave_up = "active-alone" if machine.was_paired else "unprotected", machine.pipeline.gave_up
+        return f"{word}: {gave_up}" if gave_up else word
     return f"degraded: {machine.trouble or 'the secondary is not connected'}"
 
 
 _LIFE_WORDS = {
     primary.Life.FROZEN: "frozen",
+    primary.Life.HANDING_OVER: "handing over",
+    primary.Life.MOVED: "handed over",
     primary.Life.UNPROTECTED: "unprotected",
     primary.Life.STOPPING: "stopping",
     primary.Life.FENCED: "fenced",

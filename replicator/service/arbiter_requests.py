@@ -1,4 +1,5 @@
-"""What a primary asks of the arbiter: to go alone, to have the bar lifted, to stand down. Each answer becomes an event.
+"""What a primary asks of the arbiter: to go alone, to have the bar lifted, to stand down, to hand over and to have that
+undone. Each answer becomes an event.
 
 Renewing the lease is the keeper's (arbiter/keeper.py). Nothing here knows why something is asked.
 """
@@ -7,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
+from replicator.arbiter.base import Lease
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.errors import ArbiterError, LeaseLost
@@ -40,6 +43,36 @@ class ArbiterRequests:
             await self._ask(lambda: arbiter.release(lease, hand_over=True), ev.StandDownSettled())
         else:
             await self._ask(lambda: arbiter.go_alone(lease), ev.StandDownSettled())
+
+    async def hand_over(self) -> None:
+        """Mute from before the transaction on, whatever becomes of it."""
+        lease, release = self._parts.keeper.lease, self._parts.arbiter.release
+        self._parts.deadline.deadline_ns = 0
+        await asyncio.to_thread(self._parts.keeper.stop)
+        await self._ask(lambda: release(lease, hand_over=True), ev.HandOverRecorded())
+
+    async def take_back(self, effect: fx.TakeBack, is_over: Callable[[], bool]) -> None:
+        """With the new lease the guest may run and speak again. `is_over`: nobody wants it any more."""
+        lease, arbiter = self._parts.keeper.lease, self._parts.arbiter
+        try:
+            async with self._asking:
+                back = await asyncio.to_thread(self._ask_back, lease, effect)
+        except LeaseLost as error:
+            self._post(ev.TakeBackRefused(str(error)))
+        except ArbiterError as error:
+            self._post(ev.ArbiterFailed(str(error)))
+        else:
+            if is_over():
+                await asyncio.to_thread(partial(arbiter.release, back, hand_over=True))
+                return
+            self._parts.keeper = self._parts.keep_lease(back)
+            self._post(ev.GuestTakenBack(back.term == lease.term, back.term))
+
+    def _ask_back(self, lease: Lease, effect: fx.TakeBack) -> Lease:
+        arbiter = self._parts.arbiter
+        if effect.force:
+            return arbiter.force_take_over(lease.holder)
+        return arbiter.take_back(lease, effect.session.hex(), effect.epoch)
 
     async def _ask(self, request: Callable[[], None], done: ev.Event) -> None:
         try:

@@ -26,7 +26,12 @@ class AttachedKit(QemuKit):
         """The running guest; `ram_path` is not used. GuestError when it breaks a rule or is not the file's guest: then
         it runs on as it was."""
         described = await self.identify(run_dir)
-        guest = await attach_guest(self._qmp_path, run_dir, fast_qmp_path=self._fast_qmp_path)
+        guest = await attach_guest(
+            self._qmp_path,
+            run_dir,
+            fast_qmp_path=self._fast_qmp_path,
+            agent_channel=self.config.agent.channel if self.config.agent is not None else "",
+        )
         try:
             differences = find_differences(described, guest.identity, whose="the running guest")
             if differences:

@@ -32,6 +32,7 @@ _PLAIN: Final[dict[type, Callable[[Any], Line]]] = {
         "accepted", {"session": e.session.hex(), "epoch": e.committed, "digest": e.digest.hex()}
     ),
     ev.PeerRefused: lambda e: ("refused", {"code": e.code, "detail": e.detail}),
+    ev.PauseOverrun: lambda e: ("overrun", {"epoch": e.epoch, "dirty_pages": e.dirty_pages}),
     ev.GuestResumed: lambda e: ("resumed", {"epoch": e.epoch}),
     ev.ResumeDenied: lambda e: ("denied", {"epoch": e.epoch}),
     ev.StepFailed: lambda e: ("failed", {"epoch": e.epoch, "reason": e.reason}),
@@ -46,6 +47,7 @@ _PLAIN: Final[dict[type, Callable[[Any], Line]]] = {
     ev.LeaseTaken: lambda e: ("lost", {"reason": e.reason}),
     ev.GuestEnded: lambda e: ("guest-ended", {"reason": e.reason, "died": e.died}),
     ev.StopOrdered: lambda e: ("stopping", {"shut_down": e.shut_down}),
+    ev.TuneOrdered: lambda e: ("tuned", {"retry": e.retry}),
     ev.StandDownSettled: lambda _: ("stood-down", {}),
     ev.EpochFailed: lambda e: ("failed", {"epoch": e.epoch, "reason": e.reason}),
     ev.StoodDown: lambda e: ("told-to-stand-down", {"reason": e.reason}),
@@ -63,6 +65,35 @@ _PLAIN: Final[dict[type, Callable[[Any], Line]]] = {
     fx.SendAck: lambda e: (
         "acking", {"session": e.session.hex(), "epoch": e.epoch, "digest": e.digest.hex()}
     ),
+    ev.SwitchoverOrdered: lambda e: ("moving", {"max_downtime_ns": e.policy.max_downtime_ns}),
+    ev.HandOverRecorded: lambda _: ("handed-over", {}),
+    ev.HandOverAnswered: lambda e: (
+        "offer-answered", {"epoch": e.epoch, "taken": e.taken, "detail": e.detail}
+    ),
+    ev.TakeBackRefused: lambda e: ("not-taken-back", {"reason": e.reason}),
+    ev.HandOverReceived: lambda e: (
+        "offered", {"session": e.session.hex(), "term": e.term, "epoch": e.epoch}
+    ),
+    fx.AwaitOutput: lambda e: ("emptying", {"epoch": e.epoch}),
+    fx.HandOver: lambda e: ("handing-over", {"session": e.session.hex(), "epoch": e.epoch}),
+    fx.OfferGuest: lambda e: ("offering", {"session": e.session.hex(), "epoch": e.epoch}),
+    fx.TakeBack: lambda e: (
+        "taking-back", {"session": e.session.hex(), "epoch": e.epoch, "force": e.force}
+    ),
+    fx.LeaveGuest: lambda _: ("leaving", {}),
+    fx.ReportMove: lambda e: (
+        "move",
+        {
+            "outcome": e.report.outcome.value,
+            "reason": e.report.reason,
+            "downtime_ns": e.report.downtime_ns,
+            "promised_ns": e.report.promised_ns,
+        },
+    ),
+    fx.AnswerHandOver: lambda e: (
+        "answering-offer", {"epoch": e.epoch, "taken": e.taken, "detail": e.detail}
+    ),
+    fx.HandBack: lambda e: ("handing-back", {"session": e.session.hex(), "epoch": e.epoch}),
     fx.AbortStore: lambda _: ("aborted", {}),
     fx.SendAbort: lambda e: (
         "aborting", {"session": e.session.hex(), "epoch": e.epoch, "detail": e.detail}
@@ -100,6 +131,7 @@ class Chronicle:
             fx.PassOutput: self._tell_passing,
             fx.SendEpoch: self._note_sending,
             Sealed: self._tell_sealed,
+            ev.GuestTakenBack: self._tell_taken_back,
             ev.ArbiterFailed: lambda e: self._tell_change("arbiter-failed", e.reason),
             ev.HelloReceived: self._tell_hello,
             fx.Accept: self._tell_accepting,
@@ -182,6 +214,19 @@ class Chronicle:
             self._is_holding = True
             self._say("holding", epoch=event.epoch)
         self._say("paused", epoch=event.epoch, dirty_pages=event.dirty_pages)
+
+    def _tell_taken_back(self, event: ev.GuestTakenBack) -> None:
+        """With the deadline that the keeper has published: from now on this side may speak again."""
+        self._term = event.term
+        deadline_ns = self._told_deadline_ns = self._deadline.deadline_ns
+        now_ns = self._clock.boottime_ns()
+        self._say(
+            "taken-back",
+            same_term=event.same_term,
+            term=event.term,
+            deadline_ns=deadline_ns,
+            boottime_ns=now_ns,
+        )
 
     def _tell_passing(self, _: fx.PassOutput) -> None:
         self._is_holding = False

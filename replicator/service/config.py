@@ -7,7 +7,11 @@
 [keys]       secret, allow         CURVE; without it only loopback, or allow_plaintext = true
 [arbiter]    url, ttl_ms, margin_ms   ttl_ms: 300, with etcd 2000
 [heartbeat]  interval_ms, misses
-[epoch]      interval_ms, in_flight, staging_mib, ack_patience_ms
+[epoch]      interval_ms, in_flight, staging_mib, ack_patience_ms,
+             pacing, interval_min_ms, interval_max_ms, goal, early_pages   docs/pacing.md
+             bases_percent
+[sync]       max_downtime_ms, max_iterations, min_remaining_pages, max_time_s, on_busy
+[clock]      policy, max_behind_ms   docs/guests.md
 """
 
 from __future__ import annotations
@@ -18,10 +22,19 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from replicator.arbiter.base import DEFAULT_MARGIN_MS, DEFAULT_TTL_MS
+from replicator.engine.guest_clock import ClockPolicy, ClockSettings
+from replicator.engine.pacing import Mode, PacingSettings, parse_goal
+from replicator.engine.precopy import DowntimePolicy, OnBusy
 from replicator.errors import ConfigError
-from replicator.limits import EPOCHS_IN_FLIGHT_MAX, STAGING_BYTES_DEFAULT
-from replicator.service.config_rules import ETCD_SCHEMES, ETCD_TTL_MS_MIN, check_config
-from replicator.units import NS_PER_MS
+from replicator.limits import STAGING_BYTES_DEFAULT
+from replicator.service.config_rules import (
+    ETCD_SCHEMES,
+    ETCD_TTL_MS_MIN,
+    LIVE_ROUNDS_MIN,
+    check_config,
+    choose,
+)
+from replicator.units import NS_PER_MS, NS_PER_S
 
 #: /dev/shm is memory: the RAM file of a guest belongs there.
 STATE_ROOT = Path("/dev/shm/replicator")
@@ -69,18 +82,75 @@ class HeartbeatSection:
 
 @dataclass(frozen=True, slots=True)
 class EpochSection:
+    #: Of fixed pacing.
     interval_ms: int = 50
-    in_flight: int = EPOCHS_IN_FLIGHT_MAX
+    in_flight: int = 2
     staging_mib: int = STAGING_BYTES_DEFAULT >> 20
     ack_patience_ms: int = 1000
+    pacing: str = Mode.FIXED.value
+    #: Bounds of adaptive pacing.
+    interval_min_ms: int = 5
+    interval_max_ms: int = 100
+    goal: str = "latency=10ms"
+    #: Dirty pages from which on an epoch is copied in part before its pause; 0 for never.
+    early_pages: int = 4096
+    #: Of the guest's RAM: how much may be kept of what was sent last, to send only what changed since; 0 for none.
+    bases_percent: int = 25
 
     @property
     def interval_ns(self) -> int:
         return self.interval_ms * NS_PER_MS
 
     @property
+    def pacing_settings(self) -> PacingSettings:
+        """ConfigError for values that contradict each other."""
+        return PacingSettings(
+            self.interval_ns,
+            choose(Mode, "pacing", self.pacing),
+            self.interval_min_ms * NS_PER_MS,
+            self.interval_max_ms * NS_PER_MS,
+            parse_goal(self.goal),
+        )
+
+    @property
     def staging_bytes(self) -> int:
         return self.staging_mib << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSection:
+    """When a guest that is being copied may be paused, and what becomes of one that is too busy."""
+
+    max_downtime_ms: int = 300
+    max_iterations: int = 16
+    min_remaining_pages: int = 256
+    max_time_s: int = 300
+    on_busy: str = OnBusy.COMPLETE.value
+
+    @property
+    def policy(self) -> DowntimePolicy:
+        """ConfigError for values that contradict each other."""
+        return DowntimePolicy(
+            self.max_downtime_ms * NS_PER_MS,
+            self.max_iterations,
+            self.min_remaining_pages,
+            self.max_time_s * NS_PER_S,
+            choose(OnBusy, "on_busy", self.on_busy),
+            LIVE_ROUNDS_MIN,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSection:
+    """What becomes of the time that a guest loses in pauses and failovers: docs/guests.md, Clock."""
+
+    policy: str = ClockPolicy.CONTINUE.value
+    max_behind_ms: int = 500
+
+    @property
+    def settings(self) -> ClockSettings:
+        """ConfigError for a policy that is not known."""
+        return ClockSettings(choose(ClockPolicy, "policy", self.policy), self.max_behind_ms * NS_PER_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +163,8 @@ class DaemonConfig:
     arbiter: ArbiterSection = ArbiterSection()
     heartbeat: HeartbeatSection = HeartbeatSection()
     epoch: EpochSection = EpochSection()
+    sync: SyncSection = SyncSection()
+    clock: ClockSection = ClockSection()
     #: The file; relative paths count from its folder.
     path: Path = Path()
 
@@ -144,6 +216,14 @@ def parse_config(document: dict[str, Any], path: Path) -> DaemonConfig:
         config = replace(config, arbiter=replace(config.arbiter, ttl_ms=ETCD_TTL_MS_MIN))
     check_config(config)
     return config
+
+
+def change_sync(config: DaemonConfig, orders: dict[str, Any]) -> DaemonConfig:
+    """With other values of [sync], None for those of the file. ConfigError as for the file."""
+    given = {key: value for key, value in orders.items() if value is not None}
+    changed = replace(config, sync=replace(config.sync, **given))
+    check_config(changed)
+    return changed
 
 
 def _parse_section(path: Path, name: str, kind: type, table: object) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from replicator.arbiter.base import check_timing
 from replicator.errors import ConfigError, GuestError
@@ -22,6 +23,24 @@ PORTS = 3
 ETCD_SCHEMES = ("etcd:", "etcds:")
 #: etcd raises shorter leases to 1.5 x its election timeout, rounded up to seconds.
 ETCD_TTL_MS_MIN = 2000
+#: Passes of a synchronisation that are made in any case: in so many the guest's dirty tracker is audited.
+LIVE_ROUNDS_MIN = 5
+#: What `replicator tune` may change, too: section -> keys that hold whole numbers, and their bounds.
+TUNABLE_KEYS = {
+    "epoch": ("interval_ms", "interval_min_ms", "interval_max_ms", "early_pages"),
+    "sync": ("max_downtime_ms", "max_iterations", "min_remaining_pages", "max_time_s"),
+}
+TUNABLE_BOUNDS = {
+    "interval_ms": (5, 10_000),
+    "interval_min_ms": (1, 10_000),
+    "interval_max_ms": (1, 10_000),
+    "early_pages": (0, 1 << 28),
+    "max_downtime_ms": (1, 600_000),
+    "max_iterations": (LIVE_ROUNDS_MIN, 10_000),
+    "min_remaining_pages": (0, 1 << 28),
+    "max_time_s": (1, 86_400),
+}
+_Choice = TypeVar("_Choice", bound=Enum)
 _NODE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NODE_CHARS_MAX - 1}}}")
 
 
@@ -36,7 +55,7 @@ def naming(path: Path, where: str) -> Iterator[None]:
 
 def check_config(config: DaemonConfig) -> None:
     """Raise ConfigError for the first rule that is not kept."""
-    for rule in (_check_bounds, _check_names, _check_addresses, _check_keys, _check_arbiter):
+    for rule in (_check_bounds, _check_pacing, _check_names, _check_addresses, _check_keys, _check_arbiter):
         rule(config)
 
 
@@ -44,21 +63,51 @@ def _check_bounds(config: DaemonConfig) -> None:
     bounds = (
         ("[listen] port", config.listen.port, 1, 65_536 - PORTS),
         ("[peer] port", config.peer.port, 1, 65_536 - PORTS),
-        ("[epoch] interval_ms", config.epoch.interval_ms, 5, 10_000),
         ("[epoch] in_flight", config.epoch.in_flight, 1, EPOCHS_IN_FLIGHT_MAX),
         ("[epoch] staging_mib", config.epoch.staging_mib, 8, 65_536),
         ("[epoch] ack_patience_ms", config.epoch.ack_patience_ms, 100, 600_000),
+        ("[epoch] bases_percent", config.epoch.bases_percent, 0, 100),
+        ("[clock] max_behind_ms", config.clock.max_behind_ms, 20, 600_000),
         ("[heartbeat] interval_ms", config.heartbeat.interval_ms, 5, 60_000),
         ("[heartbeat] misses", config.heartbeat.misses, 2, 1000),
         ("[arbiter] ttl_ms", config.arbiter.ttl_ms, 50, 600_000),
         ("[arbiter] margin_ms", config.arbiter.margin_ms, 1, 600_000),
     )
-    for where, value, low, high in bounds:
-        if not low <= value <= high:
-            raise ConfigError(
-                f"{config.path}: {where} = {value} is not in {low}..{high}",
-                hint=f"set {where.split()[1]} to {low} at least and {high} at most",
-            )
+    tunable = (
+        (f"[{section}] {key}", getattr(getattr(config, section), key), *TUNABLE_BOUNDS[key])
+        for section, keys in TUNABLE_KEYS.items()
+        for key in keys
+    )
+    for where, value, low, high in (*bounds, *tunable):
+        check_bound(f"{config.path}: {where}", value, low, high)
+
+
+def check_bound(where: str, value: int, low: int, high: int) -> None:
+    """ConfigError unless `low` <= `value` <= `high`. The last word of `where` is the key."""
+    if not low <= value <= high:
+        raise ConfigError(
+            f"{where} = {value} is not in {low}..{high}",
+            hint=f"set {where.split()[-1]} to {low} at least and {high} at most",
+        )
+
+
+def choose(kind: type[_Choice], key: str, value: str) -> _Choice:
+    """The member with this value. ConfigError names the others."""
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(f'"{member.value}"' for member in kind)
+        raise ConfigError(f"{key} = {value!r} is not known", hint=f"write one of {known}") from None
+
+
+def _check_pacing(config: DaemonConfig) -> None:
+    for section, make in (
+        ("epoch", lambda: config.epoch.pacing_settings),
+        ("sync", lambda: config.sync.policy),
+        ("clock", lambda: config.clock.settings),
+    ):
+        with naming(config.path, f"[{section}]"):
+            make()
 
 
 def _check_names(config: DaemonConfig) -> None:

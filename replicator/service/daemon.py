@@ -12,17 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 
 from replicator.arbiter.base import Lease
 from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline
 from replicator.engine import events as ev
+from replicator.engine.guest_clock import ClockPolicy
 from replicator.engine.output import Frame
 from replicator.engine.primary import PrimaryMachine
 from replicator.errors import ReplicatorError
-from replicator.guests.base import Guest
+from replicator.guests.base import Guest, GuestIdentity
 from replicator.link.heartbeat import HeartbeatCallbacks
 from replicator.memory.pages import GuestLayout
 from replicator.observe.journal import Journal
@@ -31,12 +34,15 @@ from replicator.output.base import OutputPort, RelayCallbacks
 from replicator.service import wiring
 from replicator.service.attached import attach_instead
 from replicator.service.chronicle import Chronicle
+from replicator.service.clock_keeper import check_agent
 from replicator.service.commit_log import CommitLog
 from replicator.service.config import DaemonConfig
+from replicator.service.config_rules import naming
 from replicator.service.doorkeeper import Doorkeeper
 from replicator.service.drill_desk import DrillDesk
 from replicator.service.epoch_writer import Recorder
 from replicator.service.guest_kit import GuestKit
+from replicator.service.inherited_clock import InheritedClock
 from replicator.service.operator import OperatorDesk
 from replicator.service.platform import HostPlatform, Platform
 from replicator.service.primary_parts import PrimaryParts
@@ -52,6 +58,8 @@ from replicator.wire.session import Heartbeat
 
 _LOG = logging.getLogger(__name__)
 
+#: Switchovers of which the next one's promise is made.
+TAKE_OVERS_KEPT = 5
 _SECONDARY_EVENTS = (ev.PeerSilent, ev.PeerSpoke)
 
 
@@ -67,6 +75,8 @@ class Options:
     #: QMP socket of a QEMU that runs already, and a second one for the checkpoints.
     attach: Path | None = None
     attach_fast: Path | None = None
+    #: In the place of [clock] policy.
+    clock: ClockPolicy | None = None
 
 
 class Daemon:
@@ -85,6 +95,9 @@ class Daemon:
         self._kit: GuestKit = platform.make_kit(config)
         if self._options.attach is not None:
             self._kit = attach_instead(self._kit, self._options.attach, self._options.attach_fast)
+        self._role: Role | None = None
+        self._clock_settings = config.clock.settings
+        self.order_clock(self._options.clock or self._clock_settings.policy)
         link_config = wiring.make_link_config(config)
         self._peer = wiring.make_peer_address(config)
         self._arbiter = platform.make_arbiter(config, self._kit.name)
@@ -97,18 +110,20 @@ class Daemon:
         self._chronicle = Chronicle(self._journal, self._deadline, self._clock)
         self._network = platform.make_network(config, self._deadline)
         self._commits = CommitLog(self._clock)
+        self._inherited_clock = InheritedClock(self._clock)
         self.desk = OperatorDesk(
             self._arbiter,
             has_arbiter=config.has_arbiter,
             find_role=lambda: self._role,
             show=self.status,
+            order_clock=self.order_clock,
             drills=DrillDesk(config.state_dir, self._commits, self._clock, lambda: self._role),
         )
         self._control = platform.make_control(config.state_dir, self.desk.answer)
-        self._role: Role | None = None
         self._standby: StandbyKeeper | None = None
-        #: Until there is a role, nothing is read from the link.
-        self._has_role = asyncio.Event()
+        self._role_came = asyncio.Event()
+        #: What the newest switchovers away from here took after their last ack.
+        self._take_overs_ns: deque[int] = deque(maxlen=TAKE_OVERS_KEPT)
         self._tick_ns = self._clock.monotonic_ns()
         self._heartbeat = platform.make_heartbeats(
             link_config,
@@ -126,7 +141,7 @@ class Daemon:
             self._link,
             config.node.name,
             self._refusals,
-            find_role=lambda: self._role,
+            find_role=self._await_role,
             on_hello=self._heartbeat.expect_peer,
         )
 
@@ -139,6 +154,14 @@ class Daemon:
         node, guest = self._config.node.name, self._kit.name
         shown = show_role(self._role, node, guest, standby_trouble=self._standby_trouble())
         return replace(shown, warning=shown.warning or self._refusals.newest())
+
+    def order_clock(self, policy: ClockPolicy) -> None:
+        """The policy for the guest's clocks, now and after a take-over. ConfigError when this guest cannot have it."""
+        with naming(self._config.path, "[clock] policy"):
+            check_agent(policy, has_agent=self._kit.has_agent)
+        self._clock_settings = replace(self._clock_settings, policy=policy)
+        if isinstance(self._role, PrimaryRole):
+            self._role.guest_clock.set_policy(policy)
 
     def _standby_trouble(self) -> str:
         return self._standby.trouble if self._standby is not None else ""
@@ -157,55 +180,101 @@ class Daemon:
             self._chronicle.tell_primary(lease, promoted=False)
             guest = await self._kit.start(self._folder.primary_ram, self._folder.run_dir)
             try:
+                check_agent(self._clock_settings.policy, has_agent=guest.agent is not None)
+                await self._give_up_replica()
                 relay = self._open_network(guest, ())
             except ReplicatorError:
                 await self._kit.give_back(guest)
                 raise
-            return await self._serve_primary(self._make_primary(guest, relay, keeper))
+            return await self._lead(self._make_primary(guest, relay, keeper))
+
+    async def _give_up_replica(self) -> None:
+        """A guest that starts anew ends what this host kept of an older one, where arbiter or operator have agreed to it:
+        nobody could say any more what it is worth. An attached guest may run on that very file."""
+        agreed = self._config.has_arbiter or self._options.discard_replica
+        if agreed and self._options.attach is None:
+            await asyncio.to_thread(self._folder.remove_replica)
 
     async def run_secondary(self) -> str:
         """Wait as a standby; go on as primary when this side has taken over. Returns why it ended."""
         async with self._running():
-            identity = await self._kit.identify(self._folder.run_dir)
-            store = self._open_store(identity.ram_bytes, GuestLayout(identity.layout))
-            standby = StandbyKeeper(lambda: self._kit.make_standby(self._folder.run_dir), store.ram_path)
-            await standby.start()
-            self._standby = standby
-            promotion = Promotion(
-                standby,
-                identity.macs,
-                self._chronicle,
-                has_lease=self._has_lease,
-                committed=lambda: committed_epoch(self._role),
-                keep_lease=self._keep,
-                open_network=self._open_network,
-                make_primary=self._make_primary,
-            )
-            parts = SecondaryParts(
-                self._config.node.name,
-                identity,
-                store,
-                self._link,
-                self._arbiter,
-                promotion.activate,
-                clock=self._clock,
-                watch=self._watch_secondary,
-            )
-            role = SecondaryRole(parts, has_arbiter=self._config.has_arbiter)
-            held = role.machine
-            self._chronicle.tell_secondary(held.term, held.session, held.committed, held.digest)
-            self._take_role(role)
-            self._expect_primary(role)
-            await self.desk.obey_early_stop()
-            try:
-                reason = await role.ended
-            finally:
-                await standby.kill()
-            if reason or promotion.primary is None:
-                self._chronicle.tell_ended(reason)
-                return reason
-            store.leave_ram_to_guest()
-            return await self._serve_primary(promotion.primary)
+            return await self._follow(await self._kit.identify(self._folder.run_dir))
+
+    async def _lead(self, role: PrimaryRole) -> str:
+        """Run the guest; once it has been handed over follow it, until a role ends for good."""
+        reason = await self._serve_primary(role)
+        while role.has_moved:
+            self._clear_away(role)
+            following = await self._wait_as_standby(role.parts.guest.identity)
+            if isinstance(following, str):
+                return following
+            role = following
+            reason = await self._serve_primary(role)
+        return reason
+
+    async def _follow(self, identity: GuestIdentity) -> str:
+        role = await self._wait_as_standby(identity)
+        return role if isinstance(role, str) else await self._lead(role)
+
+    async def _wait_as_standby(self, identity: GuestIdentity) -> PrimaryRole | str:
+        """The primary that came of it, or why none did."""
+        store = self._open_store(identity.ram_bytes, GuestLayout(identity.layout))
+        self._distrust_older(store)
+        standby = StandbyKeeper(lambda: self._kit.make_standby(self._folder.run_dir), store.ram_path)
+        await standby.start()
+        self._standby = standby
+        promotion = self._prepare_promotion(standby, identity)
+        role = self._make_secondary(identity, store, promotion)
+        held = role.machine
+        self._chronicle.tell_secondary(held.term, held.session, held.committed, held.digest)
+        self._take_role(role)
+        self._expect_primary(role)
+        await self.desk.obey_early_stop()
+        try:
+            reason = await role.ended
+        finally:
+            await standby.kill()
+        if reason or promotion.primary is None:
+            self._chronicle.tell_ended(reason)
+            return reason
+        store.leave_ram_to_guest()
+        return promotion.primary
+
+    def _prepare_promotion(self, standby: StandbyKeeper, identity: GuestIdentity) -> Promotion:
+        return Promotion(
+            standby,
+            identity.macs,
+            self._chronicle,
+            has_lease=self._has_lease,
+            committed=lambda: committed_epoch(self._role),
+            keep_lease=self._keep,
+            open_network=self._open_network,
+            make_primary=self._make_primary,
+        )
+
+    def _make_secondary(
+        self, identity: GuestIdentity, store: ReplicaStore, promotion: Promotion
+    ) -> SecondaryRole:
+        parts = SecondaryParts(
+            self._config.node.name,
+            identity,
+            store,
+            self._link,
+            self._arbiter,
+            promotion.activate,
+            self._platform.draw_share,
+            clock=self._clock,
+            watch=self._watch_secondary,
+        )
+        return SecondaryRole(parts, has_arbiter=self._config.has_arbiter)
+
+    def _clear_away(self, role: PrimaryRole) -> None:
+        """What a primary leaves whose guest has moved."""
+        self._heartbeat.disconnect()
+        self._network.close()
+        self._folder.remove_primary_ram()
+        if (report := role.machine.move.report) is not None:
+            self._take_overs_ns.append(report.take_over_ns)
 
     def _open_store(self, ram_bytes: int, layout: GuestLayout) -> ReplicaStore:
         staging_bytes = self._config.epoch.staging_bytes
@@ -213,6 +282,11 @@ class Daemon:
         recovery = store.recover()
         _LOG.info("replica: %s %s", recovery.outcome.value, recovery.reason)
         return store
+
+    def _distrust_older(self, store: ReplicaStore) -> None:
+        """The guest that has moved from here is newer than any replica that lay here all the time."""
+        if isinstance(self._role, PrimaryRole) and store.promotable.ready:
+            store.discard("the guest has run here since")
 
     def _expect_primary(self, role: SecondaryRole) -> None:
         """A replica that survived our restart asks for the guest even if its primary was never heard again."""
@@ -235,22 +309,29 @@ class Daemon:
 
     def _watch_secondary(self, happened: object) -> None:
         self._commits.watch(happened)
+        self._inherited_clock.watch(happened)
         self._chronicle.watch(happened)
 
     def _hear_beat(self, beat: Heartbeat) -> None:
         """In the heartbeats' thread."""
-        if beat.role == "primary":
+        role = self._role
+        if isinstance(role, PrimaryRole) and role.is_handing_over and beat.role == "primary":
+            if beat.term > role.parts.keeper.lease.term:
+                self._post(ev.PeerLeads(beat.term))
+        elif beat.role == "primary":
             self._commits.note_beat(beat.held_ns, beat.pause_ns)
+            self._inherited_clock.note_beat(beat.behind_ns)
         self._post(ev.PeerSpoke())
 
     def _take_role(self, role: Role) -> None:
         self._role = role
-        self._has_role.set()
+        self._role_came.set()
 
     def _open_network(self, guest: Guest, replay: Sequence[Frame]) -> OutputPort:
         callbacks = RelayCallbacks(
             on_input=self._mirror_input,
             on_hold_full=lambda: self._post(ev.EpochDue()),
+            on_output_waiting=lambda: self._post(ev.OutputWaits()),
             # A host that has lost the guest's network hands the guest over, if it may.
             on_failed=lambda error: self._post(ev.GuestEnded(f"its network failed: {error}", died=True)),
         )
@@ -263,6 +344,8 @@ class Daemon:
     def _make_primary(self, guest: Guest, relay: OutputPort, keeper: Keeper) -> PrimaryRole:
         promoted = isinstance(self._role, SecondaryRole)
         settings = self._platform.make_primary_settings(self._config, promoted=promoted)
+        if self._take_overs_ns:
+            settings = replace(settings, take_over_ns=median_high(self._take_overs_ns))
         parts = PrimaryParts(
             self._config.node.name,
             guest,
@@ -272,9 +355,14 @@ class Daemon:
             self._arbiter,
             keeper,
             self._deadline,
-            self._platform.make_writer(self._link, self._config.epoch.staging_bytes, self._recorder),
+            self._platform.make_writer(self._link, guest.ram.layout, self._config.epoch, self._recorder),
+            self._platform.draw_share,
+            self._keep,
             may_discard=self._options.discard_replica,
             clock=self._clock,
+            clock_settings=self._clock_settings,
+            clock_behind_ns=self._inherited_clock.behind_ns() if promoted else 0,
+            was_set_back=promoted,
             watch=self._chronicle.watch,
         )
         return PrimaryRole(PrimaryMachine(settings), parts)
@@ -317,7 +405,7 @@ class Daemon:
             await self._link.start()
             self._heartbeat.start()
             await self._control.start()
-            for work in (self._read_link(), self._keep_ticking()):
+            for work in (self._doorkeeper.read(), self._keep_ticking()):
                 tasks.append(asyncio.create_task(work))
                 tasks[-1].add_done_callback(self._end_with)
             yield
@@ -357,9 +445,12 @@ class Daemon:
                 self._chronicle.tick(word_of(self._role, self._standby_trouble()))
             await asyncio.sleep(self._arbiter.ttl_ms / 8000)
 
-    async def _read_link(self) -> None:
-        await self._has_role.wait()
-        await self._doorkeeper.read()
+    async def _await_role(self) -> Role:
+        """Of this moment. While there is none, or one gives way to the next, nothing more is read from the link."""
+        while (role := self._role) is None or (isinstance(role, PrimaryRole) and role.has_moved):
+            self._role_came.clear()
+            await self._role_came.wait()
+        return role
 
     def _post(self, event: ev.Event) -> None:
         """From any thread."""

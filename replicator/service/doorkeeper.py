@@ -5,7 +5,7 @@ What a role makes of it is the role's; who is turned away, and with which words,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from replicator.link.base import BadMessage, Link, LinkEvent, LinkRefused, LinkUp, PeerRefused, Received
 from replicator.service.primary_role import PrimaryRole
@@ -25,7 +25,7 @@ class Doorkeeper:
         node: str,
         refusals: Refusals,
         *,
-        find_role: Callable[[], Role | None],
+        find_role: Callable[[], Awaitable[Role]],
         on_hello: Callable[[], None],
     ) -> None:
         self._link = link
@@ -38,7 +38,7 @@ class Doorkeeper:
         """One event after another, until the link is closed."""
         async for event in self._link.received():
             self._note(event)
-            role = self._find_role()
+            role = await self._find_role()
             away = why_turned_away(event, runs_guest=isinstance(role, PrimaryRole))
             if away is not None and isinstance(event, Received | BadMessage):
                 await turn_away(self._link, self._node, event.peer_id, away, term_of(role))
@@ -47,7 +47,7 @@ class Doorkeeper:
                 if is_hello(event):
                     # It may die before its first beat comes.
                     self._on_hello()
-            elif isinstance(role, PrimaryRole):
+            else:
                 role.on_link(event)
 
     def _note(self, event: LinkEvent) -> None:

@@ -7,6 +7,7 @@ because the machine asks for the next one when the last has reported; which one 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from replicator.engine import effects as fx
@@ -14,6 +15,7 @@ from replicator.engine import events as ev
 from replicator.engine.output import OutputMode
 from replicator.engine.primary import PrimaryMachine
 from replicator.errors import GuestError, ReplicatorError, TransportError
+from replicator.memory.bitmap import DirtyBitmap
 from replicator.service.epoch_writer import OutgoingEpoch, Sealed
 from replicator.service.guest_commands import GuestCommands
 from replicator.service.ledger import OwedLedger
@@ -51,6 +53,8 @@ class EpochSteps:
         self._spawn = spawn
         self._open: dict[int, OutgoingEpoch] = {}
         self._input_seq: dict[int, int] = {}
+        #: The newest epoch of which a pass over a running guest has scanned.
+        self._scanned_epoch = 0
         #: Of the epoch that is being made.
         self._device_state = b""
 
@@ -62,31 +66,54 @@ class EpochSteps:
     # Pages.
 
     async def copy_live(self, epoch: Epoch) -> None:
-        dirty = self._parts.guest.ram.layout.new_bitmap()
         try:
-            async with self._guest.scanning:
-                if self._machine.over:
-                    return
-                # The first scans read the whole RAM: too long to stand in the way of everything else.
-                await asyncio.to_thread(self._parts.guest.scan_dirty, dirty)
+            if self._scanned_epoch < epoch and not await self._scan_live(epoch):
+                return
+            began_ns = self._parts.clock.monotonic_ns()
+            pages = await self._copy(epoch, self.ledger.take, send_at_once=True)
+            elapsed_ns = self._parts.clock.monotonic_ns() - began_ns
+            if not await self._scan_live(epoch):
+                return
         except ReplicatorError as error:
             await self._fail(epoch, error)
             return
+        self._post(ev.LiveCopied(epoch, pages, self.ledger.owed.count(), elapsed_ns))
+
+    async def copy_early(self, epoch: Epoch) -> None:
+        try:
+            if not await self._scan_live(epoch):
+                return
+        except ReplicatorError as error:
+            await self._fail(epoch, error)
+            return
+        pages = await self._copy(
+            epoch, self.ledger.take_cold, send_at_once=not self._parts.writer.wire.locked()
+        )
+        self._post(ev.EarlyCopied(epoch, pages))
+
+    async def _scan_live(self, epoch: Epoch) -> bool:
+        """False when this side's part is over meanwhile."""
+        dirty = self._parts.guest.ram.layout.new_bitmap()
+        async with self._guest.scanning:
+            if self._machine.over:
+                return False
+            # The first scans read the whole RAM: too long to stand in the way of everything else.
+            await asyncio.to_thread(self._parts.guest.scan_dirty, dirty)
+        self._scanned_epoch = epoch
         self.ledger.owed.merge(dirty)
         self._samples.note_owed(self.ledger.owed.count())
-        pages = await self._copy(epoch, send_at_once=True)
-        self._post(ev.LiveCopied(epoch, pages))
+        return True
 
     async def copy_paused(self, epoch: Epoch) -> None:
-        await self._copy(epoch, send_at_once=False)
+        await self._copy(epoch, self.ledger.take, send_at_once=False)
         self._post(ev.PagesCopied(epoch))
 
-    async def _copy(self, epoch: Epoch, *, send_at_once: bool) -> int:
+    async def _copy(self, epoch: Epoch, take: Callable[[], DirtyBitmap], *, send_at_once: bool) -> int:
         outgoing = self._open.get(epoch)
         if outgoing is None:
             return 0
         connection = self._line.connection
-        pfns = self.ledger.take().pfns()
+        pfns = take().pfns()
         note = partial(self._samples.note_copied, epoch)
         try:
             await outgoing.add_pages(self._parts.guest.ram, pfns, send_at_once=send_at_once, note=note)
@@ -103,16 +130,20 @@ class EpochSteps:
             relay.hold_input()
             relay.quiesce_input(QUIESCE_S)
             await self._guest.pause()
+            async with self._guest.scanning:
+                self._parts.guest.scan_dirty(self.ledger.owed)
+            dirty_pages = self.ledger.owed.count()
+            if effect.pages_max is not None and dirty_pages > effect.pages_max:
+                self._post(ev.PauseOverrun(effect.epoch, dirty_pages))
+                return
             mark = relay.drain_and_mark(effect.epoch)
             if effect.hold:
                 relay.set_mode(OutputMode.HOLD)
             self._input_seq[effect.epoch] = mark.input_seq
-            async with self._guest.scanning:
-                self._parts.guest.scan_dirty(self.ledger.owed)
         except ReplicatorError as error:
             await self._fail(effect.epoch, error)
             return
-        self._post(ev.GuestPaused(effect.epoch, self.ledger.owed.count()))
+        self._post(ev.GuestPaused(effect.epoch, dirty_pages, mark.held_frames))
 
     async def save(self, epoch: Epoch) -> None:
         try:
@@ -148,7 +179,7 @@ class EpochSteps:
         self.ledger.close(effect.epoch)
         sealed = outgoing.seal(self._device_state)
         self._parts.watch(sealed)
-        self._post(ev.EpochSealed(effect.epoch, sealed.digest))
+        self._post(ev.EpochSealed(effect.epoch, sealed.digest, sealed.size))
         self._samples.note_sealed(effect.epoch, sealed.size, self._parts.clock.monotonic_ns())
         self._spawn(self._send(outgoing, sealed, self._input_seq.pop(effect.epoch)))
 
@@ -167,6 +198,16 @@ class EpochSteps:
         if (outgoing := self._open.pop(effect.epoch, None)) is not None:
             _give_up(outgoing)
         self.ledger.abandon()
+
+    def owe_again(self) -> None:
+        """Of what was sent since the newest commit nobody knows whether it arrived."""
+        self._parts.writer.encoder.forget()
+        self.ledger.owe_again()
+
+    def owe_all(self) -> None:
+        """The secondary has nothing."""
+        self._parts.writer.encoder.forget()
+        self.ledger.owe_all()
 
     def end(self) -> None:
         """No epoch that was opened is sent any more."""

@@ -2,8 +2,9 @@
 
 An epoch's parts, joined in order, continue one checkpointed libxl stream (wire/recording.py). Parts that were copied
 while the guest stood still wait until it runs again, unless staging is full: then sending begins in the pause. Epochs
-travel one after another: the first send of an epoch waits for the end of the one before. Part buffers belong to
-nobody but the link once they were sent, so a buffer is never written twice; at most `staging_bytes` wait here.
+travel one after another: the first send of an epoch waits for the end of the one before. On the way parts are encoded
+(part_encoder.py); count, size and digest are those of the stream. Part buffers belong to nobody but the link once they
+were sent, so a buffer is never written twice; at most `staging_bytes` wait here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import xxhash
 from replicator.errors import require
 from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
 from replicator.link.base import Link
+from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestRam
+from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
 from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
@@ -62,23 +65,24 @@ class OutgoingEpoch:
     def __init__(self, writer: EpochWriter, begin: EpochBegin) -> None:
         self._writer = writer
         self._begin = begin
-        self._waiting: list[memoryview] = []
+        self._waiting: list[Part] = []
         self._waiting_bytes = 0
         self._sent_parts = 0
         self._sent_bytes = 0
         self._digest = xxhash.xxh3_128()
+        self._encoder = writer.encoder.open(full=begin.base == 0)
         self._on_wire = False
         self.abandoned = False
         if begin.base == 0:
-            self._add(memoryview(recording.session_prologue()))
+            self._add(Part(memoryview(recording.session_prologue())))
 
     @property
     def epoch(self) -> int:
         return self._begin.epoch
 
-    def _add(self, part: memoryview) -> None:
+    def _add(self, part: Part) -> None:
         self._waiting.append(part)
-        self._waiting_bytes += len(part)
+        self._waiting_bytes += len(part.data)
 
     async def add_pages(
         self, ram: GuestRam, pfns: array[int], *, send_at_once: bool, note: Callable[[int], None]
@@ -99,10 +103,10 @@ class OutgoingEpoch:
         """What the end message will say; nothing can be added afterwards. The guest runs again: this takes its time."""
         epilogue = memoryview(recording.checkpoint_epilogue(device_state))
         for first in range(0, len(epilogue), PART_BYTES_MAX):
-            self._add(epilogue[first : first + PART_BYTES_MAX])
+            self._add(Part(epilogue[first : first + PART_BYTES_MAX]))
         digest = self._digest.copy()
         for part in self._waiting:
-            digest.update(part)
+            digest.update(part.data)
         return Sealed(
             self._sent_parts + len(self._waiting), self._sent_bytes + self._waiting_bytes, digest.digest()
         )
@@ -126,17 +130,30 @@ class OutgoingEpoch:
                 return
             await self._writer.link.send_bulk(self._begin)
         while self._waiting and not self.abandoned:
-            await self._send_part(self._waiting[0])
-            if not self.abandoned:
-                self._waiting_bytes -= len(self._waiting.pop(0))
+            for coded in await self._encoder.encode(self._waiting[:LOOKAHEAD_PARTS]):
+                if not self.abandoned:
+                    await self._send_part(coded)
 
-    async def _send_part(self, part: memoryview) -> None:
-        header = EpochPart(self._begin.session, self.epoch, self._sent_parts, len(part))
-        await self._writer.link.send_bulk(header, part)
-        self._writer.record(part, is_prologue=self._sent_parts == 0 and self._begin.base == 0)
+    async def _send_part(self, coded: CodedPart) -> None:
+        index, part = self._sent_parts, coded.part.data
+        # Bases change with the order of sending, and before anything that is encoded later.
+        self._encoder.note_sent(coded)
+        header = EpochPart(
+            self._begin.session,
+            self.epoch,
+            index,
+            len(coded.payload),
+            coded.encoding,
+            coded.part_bytes,
+            coded.check,
+        )
+        await self._writer.link.send_bulk(header, coded.payload)
+        self._writer.record(part, is_prologue=index == 0 and self._begin.base == 0)
         self._digest.update(part)
         self._sent_parts += 1
         self._sent_bytes += len(part)
+        if not self.abandoned:
+            self._waiting_bytes -= len(self._waiting.pop(0).data)
 
     def leave_wire(self) -> None:
         """Let the next epoch travel. May be repeated."""
@@ -146,6 +163,8 @@ class OutgoingEpoch:
 
     def abandon(self) -> None:
         """Send nothing more; what waits is dropped."""
+        if not self.abandoned:
+            self._writer.encoder.forget()
         self.abandoned = True
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -160,10 +179,12 @@ class EpochWriter:
         staging_bytes: int,
         recorder: Recorder | None = None,
         *,
+        bases: BaseCache | None = None,
         batch_pages: int = BATCH_PAGES_MAX,
     ) -> None:
         require(staging_bytes >= part_bytes(batch_pages), "staging must hold a part")
         self.batch_pages = batch_pages
+        self.encoder = PartEncoder(bases)
         self.link = link
         self.staging_bytes = staging_bytes
         #: Held by the epoch that travels.
@@ -178,11 +199,11 @@ class EpochWriter:
             self._recorder.write_part(part, is_prologue=is_prologue)
 
 
-def copy_part(ram: GuestRam, pfns: array[int]) -> memoryview:
+def copy_part(ram: GuestRam, pfns: array[int]) -> Part:
     """One PAGE_DATA record with these frames."""
     header = recording.page_data_header(pfns)
     part = bytearray(len(header) + len(pfns) * PAGE_SIZE)
     part[: len(header)] = header
     view = memoryview(part)
     ram.gather(pfns, view[len(header) :])
-    return view
+    return Part(view, pfns)

@@ -11,6 +11,7 @@ import logging
 from replicator.engine import events as ev
 from replicator.errors import GuestError
 from replicator.guests.base import Died, Panicked, PoweredOff
+from replicator.service.clock_keeper import ClockKeeper
 from replicator.service.primary_parts import Post, PrimaryParts
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +27,13 @@ class GuestCommands:
     def __init__(self, parts: PrimaryParts, post: Post) -> None:
         self._parts = parts
         self._post = post
+        self.clock = ClockKeeper(
+            parts.guest,
+            parts.clock_settings,
+            parts.clock,
+            behind_ns=parts.clock_behind_ns,
+            was_set_back=parts.was_set_back,
+        )
         #: Held while its dirty pages are scanned, for which its process must be there.
         self.scanning = asyncio.Lock()
         #: Held for each command: a thaw that was ordered before a pause may not come after it.
@@ -60,18 +68,23 @@ class GuestCommands:
     async def pause(self) -> None:
         async with self._commanding:
             self.paused_ns = self._parts.clock.monotonic_ns()
+            self.clock.stop(self.paused_ns)
             await self._parts.guest.pause()
 
     async def save_device_state(self) -> bytes:
         async with self._commanding:
-            return await self._parts.guest.save_device_state()
+            state = await self._parts.guest.save_device_state()
+            self.clock.measure(state)
+            return state
 
     async def resume(self) -> bool:
         """False when there is no lease at that moment: the guest stands still as before."""
         async with self._commanding:
             may_run = self._parts.has_lease()
             if may_run:
+                started_ns = self._parts.clock.monotonic_ns()
                 await self._parts.guest.resume()
+                self.clock.start(started_ns)
             return may_run
 
     # Outside of one. A failure is the guest's end.
@@ -79,6 +92,7 @@ class GuestCommands:
     async def freeze(self) -> None:
         try:
             async with self._commanding:
+                self.clock.stop(self._parts.clock.monotonic_ns())
                 await self._parts.guest.pause()
         except GuestError as error:
             self._post(ev.GuestEnded(str(error), died=True))
@@ -113,5 +127,6 @@ class GuestCommands:
 
     async def kill(self) -> None:
         """Once no scan is under way."""
+        await self.clock.end()
         async with self.scanning:
             await self._parts.guest.kill()

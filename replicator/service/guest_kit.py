@@ -22,6 +22,7 @@ _SYNTHETIC_KEYS = {
     "mac",
     "ip",
     "nic",
+    "agent",
 }
 
 
@@ -33,6 +34,11 @@ class GuestKit(Protocol):
 
     @property
     def nic_count(self) -> int: ...
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether the guest is to have a channel for an agent."""
+        ...
 
     async def identify(self, run_dir: Path) -> GuestIdentity: ...
 
@@ -59,6 +65,10 @@ class SyntheticKit:
     @property
     def nic_count(self) -> int:
         return 1 if self._has_nic else 0
+
+    @property
+    def has_agent(self) -> bool:
+        return self._config.agent
 
     def _for_side(self, run_dir: Path) -> SyntheticConfig:
         if not self._has_nic:

@@ -7,8 +7,13 @@ a later content of it, was acked. This file does not know when an epoch is acked
 
 from __future__ import annotations
 
+from collections import deque
+
 from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestLayout
+
+#: Pages that each of so many closed epochs had are hot: copied before the next pause they would be copied in vain.
+HOT_EPOCHS = 3
 
 
 class OwedLedger:
@@ -19,6 +24,8 @@ class OwedLedger:
         self.owed = layout.new_bitmap()
         self._open = layout.new_bitmap()
         self._closed: dict[int, DirtyBitmap] = {}
+        #: Sets of the newest closed epochs, acked or not. Never written to.
+        self._recent: deque[DirtyBitmap] = deque(maxlen=HOT_EPOCHS)
 
     def take(self) -> DirtyBitmap:
         """Move all that is owed to the open epoch; returns those frames, for the caller to copy."""
@@ -27,9 +34,32 @@ class OwedLedger:
         self.owed = self._layout.new_bitmap()
         return taken
 
+    def take_cold(self) -> DirtyBitmap:
+        """The same without pages that are dirty in each epoch; those stay owed."""
+        hot = self._hot()
+        hot_owed = self.owed.copy()
+        taken = self.owed
+        taken.subtract(hot)
+        hot_owed.subtract(taken)
+        self._open.merge(taken)
+        self.owed = hot_owed
+        return taken
+
+    def _hot(self) -> DirtyBitmap:
+        """Empty until enough epochs were closed."""
+        if len(self._recent) < HOT_EPOCHS:
+            return self._layout.new_bitmap()
+        hot = self._recent[0].copy()
+        for other in self._recent:
+            cold = hot.copy()
+            cold.subtract(other)
+            hot.subtract(cold)
+        return hot
+
     def close(self, epoch: int) -> None:
         """The open epoch got its number and can be sent."""
         self._closed[epoch] = self._open
+        self._recent.append(self._open)
         self._open = self._layout.new_bitmap()
 
     def abandon(self) -> None:

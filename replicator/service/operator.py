@@ -1,4 +1,4 @@
-"""The operator's word: `status`, `promote` and `stop`, what each does in which state, and why not in others.
+"""The operator's word: `status`, `promote`, `stop`, `tune` and `switchover`, what each does in which state, and why not in others.
 
 What drills ask for (`drill_desk.py`) comes in by the same door.
 """
@@ -13,20 +13,25 @@ from typing import Any
 from replicator.arbiter.base import Arbiter
 from replicator.arbiter.solo import SoloArbiter
 from replicator.engine import events as ev
+from replicator.engine.guest_clock import ClockPolicy
 from replicator.engine.primary import Bar, Life, Link
 from replicator.engine.secondary import Life as StandbyLife
 from replicator.errors import ArbiterError, ConfigError, FenceError, GuestError, ReplicatorError
 from replicator.observe.status import Status
+from replicator.service.config_rules import choose
 from replicator.service.control import Answer
 from replicator.service.drill_desk import DrillDesk
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.secondary_role import SecondaryRole
+from replicator.service.switchover_desk import SwitchoverDesk
+from replicator.service.tuning import describe, make_order
 from replicator.service.views import Role
 
 _LOG = logging.getLogger(__name__)
 
 STOPPED = "stopped by the operator"
 ALONE_SAID = "output is released; the secondary must stay off"
+TAKE_BACK_SAID = "the guest is taken back if nobody runs it; `replicator status` says whether it was"
 
 
 class OperatorDesk:
@@ -39,18 +44,22 @@ class OperatorDesk:
         has_arbiter: bool,
         find_role: Callable[[], Role | None],
         show: Callable[[], Status],
+        order_clock: Callable[[ClockPolicy], None],
         drills: DrillDesk,
     ) -> None:
         self._arbiter = arbiter
         self._has_arbiter = has_arbiter
         self._find_role = find_role
         self._show = show
+        self._order_clock = order_clock
         #: A stop that came before there was a role, and whether it shuts the guest down.
         self._early_stop: bool | None = None
         self._commands: dict[object, Callable[[dict[str, Any]], Awaitable[Answer]]] = {
             "status": self._answer_status,
             "promote": self._answer_promote,
             "stop": self._answer_stop,
+            "tune": self._answer_tune,
+            "switchover": SwitchoverDesk(find_role).answer,
             "copy": drills.copy,
             "pace": drills.pace,
             "pids": drills.pids,
@@ -70,10 +79,23 @@ class OperatorDesk:
         return self._show().to_map()
 
     async def _answer_promote(self, request: dict[str, Any]) -> Answer:
+        if request.get("clock"):
+            self._order_clock(choose(ClockPolicy, "clock", request["clock"]))
         return {"said": await self._promote(force=bool(request.get("force")))}
 
     async def _answer_stop(self, request: dict[str, Any]) -> Answer:
         return {"said": await self._stop(shut_down=request.get("guest") != "run")}
+
+    async def _answer_tune(self, request: dict[str, Any]) -> Answer:
+        role = self._find_role()
+        if not isinstance(role, PrimaryRole):
+            raise FenceError(
+                "the pace is the primary's, and this side does not run the guest",
+                hint="run `replicator tune` on the host that `replicator status` calls primary",
+            )
+        pipeline = role.machine.pipeline
+        role.post(make_order(request, pipeline.settings, pipeline.measures))
+        return {"in_force": describe(pipeline.settings)}
 
     async def stop(self) -> None:
         """What SIGTERM does: the pair ends, the guest is shut down."""
@@ -92,7 +114,7 @@ class OperatorDesk:
 
     async def _stop(self, *, shut_down: bool) -> str:
         role = self._find_role()
-        if isinstance(role, PrimaryRole):
+        if isinstance(role, PrimaryRole) and not role.has_moved:
             role.post(ev.StopOrdered(shut_down))
             return "the secondary stands down, the guest " + ("shuts down" if shut_down else "runs on")
         if isinstance(role, SecondaryRole):
@@ -112,6 +134,9 @@ class OperatorDesk:
 def let_primary_go_alone(role: PrimaryRole, *, has_arbiter: bool) -> str:
     """A primary that holds its output for a lost secondary goes on without it. FenceError where it may not."""
     machine = role.machine
+    if role.is_handing_over:
+        role.post(ev.TakeBackOrdered())
+        return TAKE_BACK_SAID
     if machine.life is not Life.RUNNING:
         raise FenceError(f"this side is {machine.life.value}: {machine.trouble or 'its part is over'}")
     if machine.bar is Bar.BARRED:

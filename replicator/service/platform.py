@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,15 +21,16 @@ from replicator.link.heartbeat import HeartbeatCallbacks, HeartbeatThread
 from replicator.link.zeromq import ZmqLink
 from replicator.memory.pages import GuestLayout
 from replicator.output.base import OutputPort, RelayCallbacks
-from replicator.output.relay import Relay
+from replicator.output.native_relay import NativeRelay
 from replicator.service import wiring
-from replicator.service.config import DaemonConfig
+from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.control import ControlServer, Handler
 from replicator.service.epoch_writer import EpochWriter, Recorder
 from replicator.service.guest_kit import GuestKit
 from replicator.service.guest_network import GuestNetwork
 from replicator.service.state_folder import StateFolder
 from replicator.store import ReplicaStore
+from replicator.wire.session import SHARE_BYTES
 
 
 class Heartbeats(Protocol):
@@ -37,6 +39,10 @@ class Heartbeats(Protocol):
     def start(self) -> None: ...
 
     def connect(self, peer: PeerAddress) -> None: ...
+
+    def disconnect(self) -> None:
+        """Beat to nobody who does not beat here, and expect nobody."""
+        ...
 
     def expect_peer(self) -> None:
         """The peer gave another sign of life: from now on its silence counts."""
@@ -97,7 +103,13 @@ class Platform(Protocol):
         self, directory: Path, ram_bytes: int, layout: GuestLayout, staging_bytes: int
     ) -> ReplicaStore: ...
 
-    def make_writer(self, link: Link, staging_bytes: int, recorder: Recorder | None) -> EpochWriter: ...
+    def make_writer(
+        self, link: Link, layout: GuestLayout, epoch: EpochSection, recorder: Recorder | None
+    ) -> EpochWriter: ...
+
+    def draw_share(self) -> bytes:
+        """Secret and random: SHARE_BYTES for one greeting or the answer to one."""
+        ...
 
     def make_primary_settings(self, config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
         """With a seed that no other start of a primary of this guest has."""
@@ -107,7 +119,7 @@ class Platform(Protocol):
 class HostPlatform:
     """The host that this process runs on."""
 
-    def __init__(self, *, make_relay: Callable[..., Relay] = Relay) -> None:
+    def __init__(self, *, make_relay: Callable[..., OutputPort] = NativeRelay) -> None:
         self.clock = SYSTEM_CLOCK
         self._make_relay = make_relay
 
@@ -144,8 +156,13 @@ class HostPlatform:
     ) -> ReplicaStore:
         return ReplicaStore(directory, ram_bytes, layout, staging_bytes)
 
-    def make_writer(self, link: Link, staging_bytes: int, recorder: Recorder | None) -> EpochWriter:
-        return EpochWriter(link, staging_bytes, recorder)
+    def make_writer(
+        self, link: Link, layout: GuestLayout, epoch: EpochSection, recorder: Recorder | None
+    ) -> EpochWriter:
+        return EpochWriter(link, epoch.staging_bytes, recorder, bases=wiring.make_bases(layout, epoch))
+
+    def draw_share(self) -> bytes:
+        return secrets.token_bytes(SHARE_BYTES)
 
     def make_primary_settings(self, config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
         return wiring.make_primary_settings(config, promoted=promoted)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from replicator.arbiter.base import Arbiter
+from replicator.arbiter.base import Arbiter, Lease
 from replicator.arbiter.keeper import Keeper, LeaseDeadline
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.engine.events import Event
+from replicator.engine.guest_clock import ClockSettings
 from replicator.guests.base import Guest
 from replicator.link.base import Link, PeerAddress
 from replicator.output.base import OutputPort
@@ -35,9 +36,18 @@ class PrimaryParts:
     keeper: Keeper
     deadline: LeaseDeadline
     writer: EpochWriter
+    #: Random, for one greeting alone.
+    draw_share: Callable[[], bytes]
+    #: Begins to renew another lease in the keeper's place.
+    keep_lease: Callable[[Lease], Keeper]
     secondary_node: str = ""
     may_discard: bool = False
     clock: Clock = SYSTEM_CLOCK
+    clock_settings: ClockSettings = field(default_factory=ClockSettings)
+    #: How far the guest's clocks are known to be behind at the start of this role.
+    clock_behind_ns: int = 0
+    #: The guest goes on from a checkpoint: nobody here has seen its clocks run.
+    was_set_back: bool = False
     #: Sees each event before it is handled, and each effect before it is carried out.
     watch: Watch = lambda _: None
 

@@ -14,9 +14,12 @@ from typing import Any
 
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
+from replicator.engine.move_report import MoveReport
 from replicator.engine.output import Frame, OutputMode
+from replicator.engine.precopy import DowntimePolicy
+from replicator.engine.primary import Life, PrimaryMachine
 from replicator.engine.primary import Link as LinkState
-from replicator.engine.primary import PrimaryMachine
+from replicator.engine.switchover import Phase
 from replicator.link.base import LinkDown, LinkEvent, LinkRefused, LinkUp, Received
 from replicator.service.arbiter_requests import ArbiterRequests
 from replicator.service.epoch_steps import EpochSteps
@@ -29,6 +32,9 @@ from replicator.wire import session as wire
 
 _LOG = logging.getLogger(__name__)
 
+#: Between two looks whether the last output has left.
+OUTPUT_LOOK_S = 0.0005
+
 
 class PrimaryRole:
     """One life as primary, from `start` to the future `ended`, whose result is the reason."""
@@ -39,10 +45,16 @@ class PrimaryRole:
         self.samples = EpochSamples(parts.clock)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._clock = parts.clock
+        self._began_ns = parts.clock.monotonic_ns()
+        #: From the start of this role to its first promotable replica, 0 before.
+        self.protected_after_ns = 0
         self._loop = asyncio.get_running_loop()
+        #: Whoever ordered the switchover that is under way waits for it.
+        self._moving: asyncio.Future[MoveReport] | None = None
         self._timers: dict[fx.Timer, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._guest = GuestCommands(parts, self.post)
+        self.guest_clock = self._guest.clock
         self._requests = ArbiterRequests(parts, self.post)
         self._line = SecondaryLine(machine, parts, self.samples, self.post)
         self._steps = EpochSteps(
@@ -66,6 +78,7 @@ class PrimaryRole:
             fx.Reconnect: lambda _: spawn(line.reconnect()),
             fx.OpenEpoch: steps.open,
             fx.CopyLive: lambda effect: spawn(steps.copy_live(effect.epoch)),
+            fx.CopyEarly: lambda effect: spawn(steps.copy_early(effect.epoch)),
             fx.PauseGuest: lambda effect: spawn(steps.pause(effect)),
             fx.CopyPages: lambda effect: spawn(steps.copy_paused(effect.epoch)),
             fx.SaveDeviceState: lambda effect: spawn(steps.save(effect.epoch)),
@@ -73,8 +86,8 @@ class PrimaryRole:
             fx.SendEpoch: steps.send,
             fx.AbandonEpoch: steps.abandon,
             fx.SettleOwed: lambda effect: ledger.settle(effect.epoch),
-            fx.OweAgain: lambda _: ledger.owe_again(),
-            fx.OweAll: lambda _: ledger.owe_all(),
+            fx.OweAgain: lambda _: steps.owe_again(),
+            fx.OweAll: lambda _: steps.owe_all(),
             fx.ReleaseOutput: lambda effect: relay.release(effect.epoch),
             fx.PassOutput: lambda _: relay.set_mode(OutputMode.PASS),
             fx.RequestAlone: lambda _: spawn(requests.go_alone()),
@@ -84,22 +97,41 @@ class PrimaryRole:
             fx.Fence: lambda effect: spawn(self._fence(effect.reason)),
             fx.StandDown: lambda effect: spawn(self._stand_down(effect)),
             fx.EndGuest: lambda effect: spawn(self._end_guest(effect.graceful)),
+            fx.AwaitOutput: lambda effect: spawn(self._await_output(effect.epoch)),
+            fx.HandOver: lambda _: spawn(requests.hand_over()),
+            fx.OfferGuest: lambda effect: spawn(line.offer_guest(effect)),
+            fx.TakeBack: lambda effect: spawn(requests.take_back(effect, lambda: self.machine.over)),
+            fx.LeaveGuest: lambda _: spawn(self._finish(f"handed over to {self.parts.secondary_node}")),
+            fx.ReportMove: self._report_move,
         }
 
     def has_lease(self) -> bool:
         """Whether the guest may run and speak at this moment."""
         return self.parts.has_lease()
 
+    @property
+    def is_handing_over(self) -> bool:
+        """Mute and paused, until the other side or the arbiter has said who runs the guest."""
+        return self.machine.life is Life.HANDING_OVER
+
+    @property
+    def has_moved(self) -> bool:
+        """The guest is the other side's, and this side may follow it."""
+        return self.machine.life is Life.MOVED
+
     # Events in.
 
     async def start(self) -> None:
         """Begin to look for the secondary and to listen to the guest."""
         self._spawn(self._guest.watch())
+        self.guest_clock.begin()
         await self.parts.link.connect(self.parts.peer)
 
     def post(self, event: ev.Event) -> None:
         """Handle one event. Only in the event loop's thread."""
         self.parts.watch(event)
+        if isinstance(event, ev.BarLifted) and not self.protected_after_ns:
+            self.protected_after_ns = self._clock.monotonic_ns() - self._began_ns
         for effect in self.machine.handle(event, self._clock.monotonic_ns()):
             self.parts.watch(effect)
             self._actions[type(effect)](effect)
@@ -123,17 +155,26 @@ class PrimaryRole:
 
     def _on_message(self, message: wire.Message) -> None:
         session = self._line.session
-        if isinstance(message, wire.HelloReply):
-            self.parts.secondary_node = message.node
-            if message.accepted:
-                self.post(ev.PeerAccepted(session, Epoch(message.committed_epoch), message.digest))
-            else:
-                self.post(ev.PeerRefused(message.refusal, message.detail))
+        if isinstance(message, wire.KeyShare):
+            self._line.agree(message)
+        elif isinstance(message, wire.HelloReply):
+            self._hear_reply(message)
         elif isinstance(message, wire.Ack):
             self.samples.note_acked(message.epoch, self._clock.monotonic_ns())
             self.post(ev.EpochAcked(message.session, Epoch(message.epoch), message.digest))
+        elif isinstance(message, wire.HandOverReply) and message.session == session:
+            self.post(ev.HandOverAnswered(Epoch(message.epoch), message.taken, message.detail))
         elif isinstance(message, wire.Abort) and message.session == session:
             self.post(ev.EpochRefused(Epoch(message.epoch), message.detail))
+
+    def _hear_reply(self, reply: wire.HelloReply) -> None:
+        self.parts.secondary_node = reply.node
+        if not reply.accepted:
+            self.post(ev.PeerRefused(reply.refusal, reply.detail))
+        elif self._line.may_send_epochs:
+            self.post(ev.PeerAccepted(self._line.session, Epoch(reply.committed_epoch), reply.digest))
+        else:
+            _LOG.info("a reply to an older greeting is left aside")
 
     def on_input(self, first_seq: int, frames: Sequence[Frame]) -> None:
         """Mirror input frames to the secondary. Called by the relay's thread."""
@@ -166,6 +207,27 @@ class PrimaryRole:
         if (handle := self._timers.pop(timer, None)) is not None:
             handle.cancel()
 
+    # Switchover.
+
+    async def switch_over(self, policy: DowntimePolicy) -> MoveReport:
+        """Move the guest to the other side; returns when that is decided. One at a time."""
+        self._moving = self._loop.create_future()
+        self.post(ev.SwitchoverOrdered(policy))
+        return await asyncio.shield(self._moving)
+
+    def _report_move(self, effect: fx.ReportMove) -> None:
+        _LOG.info("switchover: %s", effect.report)
+        if self._moving is not None and not self._moving.done():
+            self._moving.set_result(effect.report)
+
+    async def _await_output(self, epoch: Epoch) -> None:
+        """The guest stands still and its socket was read empty: what is held is what was released."""
+        while self.machine.move.phase is Phase.EMPTYING and self.machine.life is Life.RUNNING:
+            if not self.parts.relay.stats().output.held_frames:
+                self.post(ev.OutputLeft(epoch))
+                return
+            await asyncio.sleep(OUTPUT_LOOK_S)
+
     # The end.
 
     async def _stand_down(self, effect: fx.StandDown) -> None:
@@ -195,6 +257,8 @@ class PrimaryRole:
 
 _TIMER_EVENTS: dict[fx.Timer, type[ev.Event]] = {
     fx.Timer.EPOCH: ev.EpochDue,
+    fx.Timer.EARLY: ev.EarlyDue,
     fx.Timer.ACK: ev.AckOverdue,
     fx.Timer.RETRY: ev.RetryDue,
+    fx.Timer.MOVE: ev.MoveOverdue,
 }

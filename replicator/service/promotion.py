@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from replicator.arbiter.base import Lease
 from replicator.arbiter.keeper import Keeper
 from replicator.engine.output import Frame
-from replicator.errors import GuestError, ReplicatorError
+from replicator.errors import GuestError, GuestMayHaveRun, ReplicatorError
 from replicator.guests.base import Guest
 from replicator.output.announce import AddressBook, build_announcement
 from replicator.output.base import OutputPort
@@ -50,10 +50,18 @@ class Promotion:
         then nothing of it is left."""
         keeper = self._keep_lease(lease)
         self._chronicle.tell_primary(lease, promoted=True)
-        guest = await self._standby.activate(state)
         try:
-            relay = await self._run(guest, inputs)
-            self.primary = self._make_primary(guest, relay, keeper)
+            guest = await self._standby.activate(state)
+            relay = await self._run_or_kill(guest, inputs)
+        except ReplicatorError:
+            # Nobody renews a lease for a guest that is not there.
+            keeper.stop()
+            raise
+        self.primary = self._make_primary(guest, relay, keeper)
+
+    async def _run_or_kill(self, guest: Guest, inputs: list[Frame]) -> OutputPort:
+        try:
+            return await self._run(guest, inputs)
         except ReplicatorError:
             await guest.kill()
             raise
@@ -66,7 +74,7 @@ class Promotion:
         try:
             if not self._has_lease():
                 raise GuestError("the lease ended before the guest could run")
-            await guest.resume()
+            await _resume(guest)
         except GuestError:
             relay.stop()
             raise
@@ -81,3 +89,11 @@ class Promotion:
             for nic, book in enumerate(self._books)
             for raw in build_announcement(book.known())
         ]
+
+
+async def _resume(guest: Guest) -> None:
+    """GuestMayHaveRun when that fails."""
+    try:
+        await guest.resume()
+    except GuestError as error:
+        raise GuestMayHaveRun(str(error), hint=error.hint) from error

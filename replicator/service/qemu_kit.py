@@ -31,6 +31,10 @@ class QemuKit:
     def nic_count(self) -> int:
         return len(self._config.nics)
 
+    @property
+    def has_agent(self) -> bool:
+        return self._config.agent is not None
+
     async def identify(self, run_dir: Path) -> GuestIdentity:
         """Of a machine that is started for the question and ended again: only QEMU knows its memory map."""
         return await identify_guest(self._config, run_dir / _PROBE)

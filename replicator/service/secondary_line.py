@@ -14,7 +14,7 @@ from replicator.engine import events as ev
 from replicator.engine.output import Frame
 from replicator.engine.primary import PrimaryMachine
 from replicator.errors import TransportError
-from replicator.limits import EPOCHS_IN_FLIGHT_MAX
+from replicator.link.sealing import derive_keys
 from replicator.service.agreement import record_of
 from replicator.service.epoch_writer import OutgoingEpoch
 from replicator.service.primary_parts import Post, PrimaryParts
@@ -37,6 +37,9 @@ class SecondaryLine:
         self.session = wire.NO_SESSION
         #: Counts connections.
         self.connection = 0
+        #: The newest greeting on this connection, and whether keys were agreed on for it.
+        self._hello: wire.Hello | None = None
+        self._agreed = False
         #: Closed epochs that are on their way.
         self.travelling: set[OutgoingEpoch] = set()
 
@@ -51,14 +54,34 @@ class SecondaryLine:
             record_of(self._parts.guest.identity),
             self._parts.keeper.lease.term,
             self.session,
-            EPOCHS_IN_FLIGHT_MAX,
+            self._machine.pipeline.settings.in_flight_max,
             self._parts.may_discard,
+            self._parts.draw_share() if self._parts.link.sealed else wire.NO_SHARE,
         )
         connection = self.connection
+        self._hello, self._agreed = hello, False
         try:
             await self._parts.link.send(hello)
         except TransportError as error:
             self.fail(connection, error)
+
+    def agree(self, answer: wire.KeyShare) -> None:
+        """Seal what follows on this connection with what the secondary has answered."""
+        hello = self._hello
+        if hello is None or answer.answers != hello.share:
+            _LOG.info("an answer to an older greeting is left aside")
+            return
+        try:
+            self._parts.link.seal_bulk(derive_keys(hello, answer.share))
+        except TransportError as error:
+            self.fail(self.connection, error)
+        else:
+            self._agreed = True
+
+    @property
+    def may_send_epochs(self) -> bool:
+        """Whether there are keys for this connection, if it needs any."""
+        return self._agreed or not self._parts.link.sealed
 
     def fail(self, connection: int, error: TransportError) -> None:
         """Something could not be sent on that connection."""
@@ -67,6 +90,7 @@ class SecondaryLine:
 
     def leave_connection(self) -> None:
         self.connection += 1
+        self._hello, self._agreed = None, False
         for outgoing in self.travelling:
             outgoing.abandon()
 
@@ -83,6 +107,13 @@ class SecondaryLine:
             await self._parts.link.send(header, b"".join(packed))
         except TransportError as error:
             _LOG.debug("inputs not mirrored: %s", error)
+
+    async def offer_guest(self, effect: fx.OfferGuest) -> None:
+        connection, term = self.connection, self._parts.keeper.lease.term
+        try:
+            await self._parts.link.send(wire.HandOver(effect.session, term, effect.epoch))
+        except TransportError as error:
+            self.fail(connection, error)
 
     async def tell_stand_down(self, reason: str) -> None:
         try:

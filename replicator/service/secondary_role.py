@@ -11,20 +11,32 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from replicator.arbiter.base import Arbiter, Lease, TakeOverRefused
+from replicator.arbiter.solo import SoloArbiter
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.output import Frame, InputLog
 from replicator.engine.secondary import Holding, SecondaryMachine
-from replicator.errors import ArbiterError, EpochError, ReplicatorError, StoreError, TransportError
+from replicator.errors import (
+    ArbiterError,
+    EpochError,
+    GuestMayHaveRun,
+    InvariantError,
+    ReplicatorError,
+    StoreError,
+    TransportError,
+)
 from replicator.guests.base import GuestIdentity
-from replicator.link.base import Link, LinkEvent, PeerLeft, Received
+from replicator.link.base import BadMessage, Link, LinkEvent, PeerLeft, Received
+from replicator.link.sealing import derive_keys
 from replicator.output.announce import AddressBook
 from replicator.service.agreement import find_differences, identity_in
 from replicator.service.chronicle import Watch
+from replicator.service.part_decoder import rebuild_part
 from replicator.store import ReplicaStore
 from replicator.units import Epoch
 from replicator.wire import session as wire
@@ -43,6 +55,8 @@ class SecondaryParts:
     arbiter: Arbiter
     #: Loads the device state and runs the guest under the lease; True when it runs.
     activate: Callable[[Lease, bytes, list[Frame]], Awaitable[None]]
+    #: Random, for one answer to a greeting alone.
+    draw_share: Callable[[], bytes]
     clock: Clock = SYSTEM_CLOCK
     #: Sees each event before it is handled, and each effect before it is carried out.
     watch: Watch = lambda _: None
@@ -62,9 +76,15 @@ class SecondaryRole:
         #: Held while something is handled: whoever has it finds the replica between two things.
         self.lock = asyncio.Lock()
         self._peer = b""
+        #: The newest greeting.
+        self._hello: wire.Hello | None = None
         #: Newest input that the committed epoch contains.
         self._input_seq = 0
         self._payload = memoryview(b"")
+        #: Whose payload that is.
+        self._message: wire.Message | None = None
+        #: Whether the open epoch builds upon the replica's RAM.
+        self._has_bases = False
         self._retry: asyncio.TimerHandle | None = None
         self._lease: Lease | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +106,9 @@ class SecondaryRole:
             fx.CancelTimer: self._cancel,
             fx.TakeOver: self._take_over,
             fx.ActivateGuest: self._activate,
+            fx.AnswerHandOver: self._answer_hand_over,
+            fx.HandBack: self._hand_back,
+            fx.EndFailed: self._end_failed,
         }
 
     # Events in.
@@ -122,24 +145,34 @@ class SecondaryRole:
     async def on_link(self, event: LinkEvent) -> None:
         if isinstance(event, PeerLeft):
             await self.handle(ev.LinkLost("the primary's connection ended"))
+        elif isinstance(event, BadMessage) and event.breaks_bulk:
+            await self.handle(ev.BulkBroken(str(event.error)))
         elif isinstance(event, Received):
             async with self.lock:
                 self._payload = event.payload if event.payload is not None else memoryview(b"")
                 await self._on_message(event)
 
     async def _on_message(self, event: Received) -> None:
-        message = event.message
+        self._message = message = event.message
         if isinstance(message, wire.Hello):
-            self._peer = event.peer_id
+            self._peer, self._hello = event.peer_id, message
             theirs = identity_in(message.guest)
             mismatch = find_differences(self.parts.identity, theirs, whose="the primary's guest")
             await self._handle(ev.HelloReceived(message.session, message.term, mismatch, message.may_discard))
         elif isinstance(message, wire.StandDown):
             await self._handle(ev.StoodDown(message.reason))
+        elif isinstance(message, wire.HandOver):
+            await self._hear_hand_over(message, event.peer_id)
         elif isinstance(message, wire.InputFrames):
             self._log_inputs(message)
         elif (translated := _TRANSLATIONS.get(type(message))) is not None:
             await self._handle(translated(message))
+
+    async def _hear_hand_over(self, message: wire.HandOver, peer_id: bytes) -> None:
+        self._peer = peer_id
+        if isinstance(self.parts.arbiter, SoloArbiter):
+            self.parts.arbiter.term_floor = message.term
+        await self._handle(ev.HandOverReceived(message.session, message.term, Epoch(message.epoch)))
 
     def _log_inputs(self, message: wire.InputFrames) -> None:
         if message.session != self.machine.session:
@@ -162,12 +195,20 @@ class SecondaryRole:
     async def _accept(self, effect: fx.Accept) -> None:
         if not effect.committed:
             self.inputs.clear()
+        if self.parts.link.sealed and self._hello is not None:
+            await self._agree_on_keys(self._hello)
         digest = effect.digest or wire.NO_DIGEST
         await self._reply(
             wire.HelloReply(
                 self.parts.node, True, "", "", self.machine.term, effect.session, effect.committed, digest
             )
         )
+
+    async def _agree_on_keys(self, hello: wire.Hello) -> None:
+        """What the primary sends once it has the answer must open already."""
+        share = self.parts.draw_share()
+        self.parts.link.open_bulk(derive_keys(hello, share))
+        await self._reply(wire.KeyShare(hello.share, share))
 
     async def _refuse(self, effect: fx.Refuse) -> None:
         await self._reply(
@@ -200,6 +241,7 @@ class SecondaryRole:
 
     async def _begin_store(self, effect: fx.BeginStore) -> ev.Event | None:
         try:
+            self._has_bases = not effect.full
             self.parts.store.begin(effect.term, effect.epoch, session=effect.session, first_of_sync=True)
         except (EpochError, StoreError) as error:
             return ev.EpochFailed(effect.epoch, str(error))
@@ -207,10 +249,17 @@ class SecondaryRole:
 
     async def _store_part(self, effect: fx.StorePart) -> ev.Event | None:
         try:
-            self.parts.store.add_part(effect.index, self._payload)
+            self.parts.store.add_part(effect.index, self._rebuild())
         except (EpochError, StoreError) as error:
             return ev.EpochFailed(effect.epoch, str(error))
         return None
+
+    def _rebuild(self) -> memoryview:
+        """The part as the primary's stream has it. EpochError when what came does not make one."""
+        header = self._message
+        if not isinstance(header, wire.EpochPart):
+            raise InvariantError("a part is stored while it is handled, or never")
+        return rebuild_part(header, self._payload, self.parts.store.ram if self._has_bases else None)
 
     async def _commit(self, effect: fx.CommitEpoch) -> ev.Event:
         try:
@@ -260,10 +309,33 @@ class SecondaryRole:
             replay = self.inputs.after(self._input_seq)
             await self.parts.activate(self._lease, state, list(replay.frames))
         except ReplicatorError as error:
-            self.end(f"{TAKE_OVER_FAILED}: {error}")
-            return ev.ActivationFailed(str(error))
+            return ev.ActivationFailed(str(error), may_have_run=isinstance(error, GuestMayHaveRun))
         self.end("")
         return ev.GuestActivated()
+
+    async def _answer_hand_over(self, effect: fx.AnswerHandOver) -> None:
+        term = self.machine.term
+        await self._reply(
+            wire.HandOverReply(
+                effect.session, effect.epoch, effect.taken, effect.detail[: wire.TEXT_CHARS_MAX], term
+            )
+        )
+
+    async def _hand_back(self, effect: fx.HandBack) -> None:
+        """Name what the primary has kept as the replica that counts, and stand down for it."""
+        arbiter, lease, session = self.parts.arbiter, self._lease, effect.session.hex()
+        if lease is None or self._hello is None or isinstance(arbiter, SoloArbiter):
+            return
+        try:
+            await asyncio.to_thread(
+                partial(arbiter.lift_bar, lease, self._hello.node, session, epoch=effect.epoch)
+            )
+            await asyncio.to_thread(partial(arbiter.release, lease, hand_over=True))
+        except ArbiterError as error:
+            _LOG.warning("the guest could not be handed back: %s", error)
+
+    async def _end_failed(self, effect: fx.EndFailed) -> None:
+        self.end(f"{TAKE_OVER_FAILED}: {effect.reason}")
 
     def end(self, reason: str) -> None:
         """Finish this role; an empty reason means that the guest runs here now."""

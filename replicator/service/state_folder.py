@@ -91,6 +91,10 @@ class StateFolder:
         with contextlib.suppress(FileNotFoundError):
             remove_files(self.replica_dir)
 
+    def remove_primary_ram(self) -> None:
+        """Free the memory of a guest that was started here and has moved."""
+        self.primary_ram.unlink(missing_ok=True)
+
     def release(self) -> None:
         """Give the folder back, without the RAM of a guest that is gone. May be repeated."""
         if self._lock_fd < 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from replicator.observe.status import Status, word_for_primary, word_for_secondary
+from replicator.engine.pipeline import EpochPipeline
+from replicator.engine.precopy import UNKNOWN_NS
+from replicator.observe.status import PaceStatus, PrecopyStatus, Status, word_for_primary, word_for_secondary
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.secondary_role import SecondaryRole
 from replicator.units import NS_PER_MS
@@ -68,6 +70,40 @@ def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
         relay.oldest_held_age_ns / NS_PER_MS,
         role.samples.stats(),
         progress,
+        clock=role.guest_clock.show(),
+        pace=_show_pace(machine.pipeline),
+        precopy=_show_precopy(machine.pipeline),
+        encoding=role.parts.writer.encoder.show(),
+        switchover=machine.move.describe(),
+        protected_after_ms=role.protected_after_ns / NS_PER_MS,
+    )
+
+
+def _show_pace(pipeline: EpochPipeline) -> PaceStatus:
+    throttle = pipeline.pacer.throttle()
+    return PaceStatus(
+        str(pipeline.settings.pacing),
+        len(pipeline.in_flight),
+        pipeline.settings.in_flight_max,
+        100 * throttle.paused_share,
+        100 * throttle.waiting_share,
+        throttle.reason,
+    )
+
+
+def _show_precopy(pipeline: EpochPipeline) -> PrecopyStatus:
+    report, policy = pipeline.precopy, pipeline.settings.sync
+    if report is None:
+        return PrecopyStatus(policy.on_busy.value)
+    return PrecopyStatus(
+        policy.on_busy.value,
+        report.passes,
+        report.copied_pages_per_s,
+        report.dirtied_pages_per_s,
+        report.working_set_pages,
+        report.max_downtime_ns / NS_PER_MS,
+        report.downtime_ns / NS_PER_MS if report.downtime_ns < UNKNOWN_NS else -1.0,
+        pipeline.gave_up,
     )
 
 
@@ -77,7 +113,8 @@ def make_beat(role: Role | None, node: str, age_ns: int) -> Heartbeat:
         held_ns = role.parts.relay.stats().oldest_held_age_ns
         term = role.parts.keeper.lease.term
         acked, pause_ns = role.machine.acked, role.samples.last_pause_ns
-        return Heartbeat(node, "primary", term, _UNNUMBERED, acked, age_ns, held_ns, pause_ns)
+        behind_ns = max(0, role.guest_clock.behind_ns())
+        return Heartbeat(node, "primary", term, _UNNUMBERED, acked, age_ns, held_ns, pause_ns, behind_ns)
     if isinstance(role, SecondaryRole):
         return Heartbeat(node, "secondary", role.machine.term, _UNNUMBERED, role.machine.committed, age_ns, 0)
     return Heartbeat(node, "starting", 0, _UNNUMBERED, 0, age_ns, 0)

@@ -11,13 +11,13 @@ from replicator.engine.pipeline import PipelineSettings
 from replicator.engine.primary import PrimarySettings
 from replicator.link.base import LinkConfig, PeerAddress
 from replicator.link.keys import Keys, load_keys, load_public_key
-from replicator.service.config import DaemonConfig
+from replicator.memory.bases import BaseCache
+from replicator.memory.pages import GuestLayout
+from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.config_rules import naming
 from replicator.service.guest_kit import GuestKit, load_kit
 from replicator.units import NS_PER_MS, PAGE_SIZE
 
-#: As many as a guest's dirty tracker is audited in, and the first one, in which it reports every page.
-LIVE_ROUNDS_MIN = 6
 TERM_FILE = "term"
 
 
@@ -70,13 +70,20 @@ def make_arbiter(config: DaemonConfig, guest: str) -> Arbiter:
         )
 
 
+def make_bases(layout: GuestLayout, epoch: EpochSection) -> BaseCache | None:
+    """Room for what was sent last, within the configured share of the guest's RAM."""
+    pages = layout.pages * epoch.bases_percent // 100
+    return BaseCache(pages, layout.pfn_limit) if pages else None
+
+
 def make_primary_settings(config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
     epoch = config.epoch
     pipeline = PipelineSettings(
-        epoch.interval_ns,
+        epoch.pacing_settings,
         epoch.staging_bytes // PAGE_SIZE,
         epoch.in_flight,
-        live_rounds_min=LIVE_ROUNDS_MIN,
+        config.sync.policy,
+        epoch.early_pages,
     )
     return PrimarySettings(
         pipeline,

@@ -30,7 +30,9 @@ class ArbiterServer:
     def __init__(self, world: World, ttl_ms: int) -> None:
         self._world = world
         self._ttl_ns = ttl_ms * NS_PER_MS
-        self._record: ArbiterRecord | None = None
+        #: The same record with a live lease and without one: it is looked at far more often than changed.
+        self._live: ArbiterRecord | None = None
+        self._lapsed: ArbiterRecord | None = None
         self.expires_ns = 0
         self.down = False
         self.on_change: Callable[[Process, ArbiterRecord | None, ArbiterRecord], None] = lambda _, __, ___: (
@@ -39,14 +41,12 @@ class ArbiterServer:
 
     @property
     def record(self) -> ArbiterRecord | None:
-        if self._record is None:
-            return None
-        return replace(self._record, live=self._world.now_ns < self.expires_ns)
+        return self._live if self._world.now_ns < self.expires_ns else self._lapsed
 
     def transact(self, process: Process, rule: Rule) -> ArbiterRecord:
         before = self.record
         change = rule(before)
-        self._record = change.record
+        self._live, self._lapsed = (replace(change.record, live=live) for live in (True, False))
         if change.lease is LeaseChange.GRANT:
             self.expires_ns = self._world.now_ns + self._ttl_ns
         elif change.lease is LeaseChange.DROP:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import GuestError, require
-from replicator.guests.base import Died, GuestEvent, GuestIdentity, NicEndpoint, PoweredOff
+from replicator.guests.base import Died, GuestAgent, GuestEvent, GuestIdentity, NicEndpoint, PoweredOff
 from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
 from replicator.sim.machine import MAC, Machine
@@ -63,6 +63,10 @@ class SimGuest:
     def pid(self) -> int:
         return 1
 
+    @property
+    def agent(self) -> GuestAgent | None:
+        return None
+
     async def pause(self) -> None:
         await self._command(self.machine.pause, hangs=self._faults.pause_hangs)
 
@@ -73,6 +77,9 @@ class SimGuest:
         await self._command(lambda: None)
         require(not self.machine.running, "saved while it runs")
         return self.machine.state.pack()
+
+    def read_clock(self, device_state: bytes) -> int | None:
+        return None
 
     def scan_dirty(self, bitmap: DirtyBitmap) -> int:
         if not self.machine.alive:

@@ -51,6 +51,11 @@ class SimHeartbeats:
         self._peer, self._last = peer.host, None
         self._watch.expect(self._now())
 
+    def disconnect(self) -> None:
+        self._peer = ""
+        self._listeners.clear()
+        self._process.schedule(0, self._watch.forget)
+
     def expect_peer(self) -> None:
         self._process.schedule(0, lambda: self._watch.expect(self._now()))
 

@@ -58,14 +58,12 @@ class Host:
         self.last_end = ""
         #: The lives of its daemons, the present or last one at the end.
         self._lives: list[SimPlatform] = []
+        #: The last of them, None before the first.
+        self._life: SimPlatform | None = None
         self._daemon: WatchedDaemon | None = None
         self._dies_silently = False
 
     # What is there at present, or was when the last daemon died.
-
-    @property
-    def _life(self) -> SimPlatform | None:
-        return self._lives[-1] if self._lives else None
 
     @property
     def process(self) -> Process | None:
@@ -95,7 +93,8 @@ class Host:
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.alive
+        process = self.process
+        return process is not None and process.alive
 
     @property
     def process_is_stuck(self) -> bool:
@@ -110,6 +109,7 @@ class Host:
         process.on_death = lambda: self._mourn(process)
         life = SimPlatform(self.stage, self.name, self.conditions, process)
         self._lives.append(life)
+        self._life = life
         self._daemon, self.last_end = None, ""
         self.stage.world.note(self.name, f"boots as {role}")
         process.schedule(0, self._begin, life, role, discard_replica)
@@ -131,6 +131,21 @@ class Host:
         self.stage.world.note(self.name, f"ends: {end}")
         process.loop.finish_jobs()
         process.die()
+
+    def ask(self, request: dict[str, Any]) -> None:
+        """What an operator asks of the daemon that lives here, by its control socket; an answer is only noted."""
+        if self.process is not None and self._daemon is not None:
+            self.process.schedule(0, self._let_answer, self.process, self._daemon, request)
+
+    def _let_answer(self, process: Process, daemon: WatchedDaemon, request: dict[str, Any]) -> None:
+        process.loop.create_task(self._answer(daemon, request))
+
+    async def _answer(self, daemon: WatchedDaemon, request: dict[str, Any]) -> None:
+        try:
+            answer: object = await daemon.desk.answer(request)
+        except ReplicatorError as error:
+            answer = error
+        self.stage.world.note(self.name, f"answers: {answer}")
 
     def _mourn(self, process: Process) -> None:
         """Its guest dies with it, its descriptors are closed, its files stay."""

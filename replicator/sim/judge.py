@@ -8,6 +8,7 @@
     C6  output leaves in order, none twice, none invented
     C7  once faults stop the pair is protected again, in bounded time (asked by the runner)
     C8  a status never claims more protection than there is
+    N1  no nonce is used twice under a key, N2  no sealed message is opened twice or out of order: see sealing.py
 
 It knows the truth from the machines' memory and the arbiter's record, never from what a daemon believes.
 """
@@ -104,6 +105,7 @@ class Judge:
 
     def on_arbiter(self, process: Process, before: ArbiterRecord | None, after: ArbiterRecord) -> None:
         if before is not None and before.term == after.term:
+            self._check_given_up(process, before, after)
             return
         self.world.note("arbiter", f"term {after.term} for {process.name}")
         if after.term in self._holders:
@@ -115,7 +117,17 @@ class Judge:
             elif side.may_speak:
                 self.accuse("C2", f"{host} may still speak while {process.name} gets term {after.term}")
 
+    def _check_given_up(self, process: Process, before: ArbiterRecord, after: ArbiterRecord) -> None:
+        if not before.holder or after.holder:
+            return
+        for host, side in self.sides.items():
+            if side.process is process and side.may_speak:
+                self.accuse("C2", f"{host} gives term {after.term} up and may still speak")
+
     def on_resume(self, machine: Machine) -> None:
+        lineage, sent = machine.state.lineage, machine.state.sent
+        if sent < self._left.get(lineage, 0):
+            self.accuse("C4", f"a guest runs at frame {sent}, frame {self._left[lineage]} has left")
         for host, side in self.sides.items():
             other = side.machine
             if other is not None and other is not machine and other.running and side.may_speak:

@@ -54,6 +54,7 @@ class SimKit:
 
     name = "vm"
     nic_count = 1
+    has_agent = False
 
     def __init__(
         self,

@@ -11,7 +11,8 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from replicator.units import NS_PER_S
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from replicator.sim.process import Process
 
 
-class _Job(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """Itself and no other, whatever it works on."""
+
     future: asyncio.Future[Any]
     requested_ns: int
     func: Callable[..., Any]
@@ -122,10 +126,10 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         if job not in self._jobs:
             return
         del self._jobs[job]
-        future, requested_ns, func, args = job
-        self._process.requested_ns = requested_ns
+        future = job.future
+        self._process.requested_ns = job.requested_ns
         try:
-            result = func(*args)
+            result = job.func(*job.args)
         except Exception as error:
             if not future.done():
                 future.set_exception(error)

@@ -5,6 +5,12 @@ An operator sees what a person sees: which daemons live, and what the arbiter sa
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from replicator.engine.events import TuneOrdered
+from replicator.engine.precopy import OnBusy
+from replicator.service.primary_role import PrimaryRole
+from replicator.sim.host import Host
 from replicator.sim.pair import Pair
 from replicator.units import NS_PER_MS
 
@@ -44,14 +50,33 @@ class Operator:
     def _look_after(self) -> None:
         world = self._world
         world.after(LOOK_NS, self._look_after)
-        if any(host.guest is not None and host.guest.machine.alive for host in self._pair.hosts.values()):
+        if any(map(_has_guest, self._pair.hosts.values())):
             self._guest_seen_ns = world.now_ns
+        self._retry_copies()
         for name, host in self._pair.hosts.items():
             if not host.alive and name not in self._restarting:
                 self._restarting.add(name)
                 world.after(world.between(*RESTART_NS), self._restart, name)
         if world.now_ns - self._guest_seen_ns > NO_GUEST_NS:
             self._start_anew()
+
+    def _retry_copies(self) -> None:
+        """A copy that was given up for a busy guest starts anew: at first as before, once faults are over at any price."""
+        for host in self._pair.hosts.values():
+            role, process = host.role, host.process
+            if (
+                process is None
+                or not host.alive
+                or host.process_is_stuck
+                or not isinstance(role, PrimaryRole)
+            ):
+                continue
+            pipeline = role.machine.pipeline
+            if pipeline.gave_up:
+                at_any_price = replace(pipeline.settings.sync, on_busy=OnBusy.COMPLETE)
+                is_late = self._world.now_ns >= self._patient_until_ns
+                order = TuneOrdered(sync=at_any_price if is_late else None, retry=True)
+                process.schedule(0, role.post, order)
 
     def _restart(self, name: str) -> None:
         self._restarting.discard(name)
@@ -73,3 +98,10 @@ class Operator:
         self._pair.kill(name, silently=False)
         self._world.note("operator", f"starts the guest anew on {name}")
         self._pair.hosts[name].boot("primary", discard_replica=True)
+
+
+def _has_guest(host: Host) -> bool:
+    """One that is kept while another side may have taken it over is nobody's."""
+    if host.guest is None or not host.guest.machine.alive:
+        return False
+    return not (isinstance(host.role, PrimaryRole) and host.role.is_handing_over)

@@ -6,6 +6,7 @@ It does not know when a daemon starts or ends (host.py).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from replicator.arbiter.base import Arbiter, Lease
@@ -14,8 +15,9 @@ from replicator.engine.pipeline import PipelineSettings
 from replicator.engine.primary import PrimarySettings
 from replicator.link.base import Link, LinkConfig
 from replicator.link.heartbeat import HeartbeatCallbacks
+from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestLayout
-from replicator.service.config import DaemonConfig
+from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.control import Handler
 from replicator.service.epoch_writer import EpochWriter, Recorder, part_bytes
 from replicator.service.guest_kit import GuestKit
@@ -33,6 +35,7 @@ from replicator.sim.stage import Stage
 from replicator.sim.tap import SimNetwork
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS, PAGE_SIZE
+from replicator.wire.session import SHARE_BYTES
 
 
 class NoControl:
@@ -144,20 +147,25 @@ class SimPlatform:
         )
         return self.store
 
-    def make_writer(self, link: Link, staging_bytes: int, recorder: Recorder | None) -> EpochWriter:
+    def make_writer(
+        self, link: Link, layout: GuestLayout, epoch: EpochSection, recorder: Recorder | None
+    ) -> EpochWriter:
         settings = self._stage.settings
         room = max(settings.staging_pages * PAGE_SIZE, part_bytes(settings.batch_pages))
-        return EpochWriter(link, room, recorder, batch_pages=settings.batch_pages)
+        bases = BaseCache(settings.bases_pages, layout.pfn_limit) if settings.bases_pages else None
+        return EpochWriter(link, room, recorder, bases=bases, batch_pages=settings.batch_pages)
+
+    def draw_share(self) -> bytes:
+        return self._stage.world.draw_secret(SHARE_BYTES)
 
     def make_primary_settings(self, config: DaemonConfig, *, promoted: bool) -> PrimarySettings:
         settings = self._stage.settings
         pipeline = PipelineSettings(
-            settings.interval_ms * NS_PER_MS,
+            config.epoch.pacing_settings,
             settings.staging_pages,
             settings.in_flight,
-            live_rounds_min=2,
-            live_rounds_max=4,
-            live_pages_small=6,
+            replace(config.sync.policy, min_iterations=2),
+            config.epoch.early_pages,
         )
         return PrimarySettings(
             pipeline,

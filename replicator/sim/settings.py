@@ -15,9 +15,15 @@ from replicator.service.config import (
     HeartbeatSection,
     KeysSection,
     NodeSection,
+    SyncSection,
 )
 from replicator.sim.machine import Workload
 from replicator.units import NS_PER_MS
+
+#: Of a synchronisation whose guest stays too busy.
+MAX_TIME_S = 1
+#: Of runs, those whose links are sealed.
+SEALED_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,21 @@ class Settings:
     staging_pages: int = 16
     batch_pages: int = 5
     hold_bytes_max: int = 8192
+    #: Whether bulk messages are sealed, as between daemons with keys.
+    sealed: bool = False
+    pacing: str = "fixed"
+    interval_min_ms: int = 3
+    interval_max_ms: int = 25
+    goal: str = "latency=10ms"
+    early_pages: int = 0
+    #: Of the primary's cache of what was sent last; 0 for none.
+    bases_pages: int = 0
+    on_busy: str = "complete"
+    max_downtime_ms: int = 50
+    max_iterations: int = 5
+    min_remaining_pages: int = 6
+    #: Orders of the operator to move the guest.
+    switchovers: int = 0
     workload: Workload = field(default_factory=Workload)
 
 
@@ -48,11 +69,20 @@ def draw_settings(seed: int) -> Settings:
     )
     return Settings(
         interval_ms=rng.choice((5, 8, 12)),
-        in_flight=rng.choice((1, 2, 2)),
+        in_flight=rng.choice((1, 2, 3, 4)),
         staging_pages=rng.choice((8, 16, 60)),
         batch_pages=rng.choice((2, 5, 40)),
         hold_bytes_max=rng.choice((4096, 16384, 1 << 20)),
+        sealed=rng.random() < SEALED_SHARE,
         workload=workload,
+        pacing=rng.choice(("fixed", "adaptive")),
+        goal=rng.choice(("latency=5ms", "latency=12ms", "overhead=10%", "overhead=40%")),
+        early_pages=rng.choice((0, 0, 3, 8)),
+        bases_pages=rng.choice((0, 4, 12, 48)),
+        on_busy=rng.choice(("complete", "complete", "abort", "continue")),
+        max_downtime_ms=rng.choice((2, 6, 50)),
+        min_remaining_pages=rng.choice((0, 2, 6)),
+        switchovers=rng.choice((0, 1, 2, 4)),
     )
 
 
@@ -66,5 +96,21 @@ def make_config(settings: Settings, name: str, peer: str, state_dir: Path) -> Da
         KeysSection(allow_plaintext=True),
         ArbiterSection("sim:", settings.ttl_ms, settings.margin_ms),
         HeartbeatSection(settings.heartbeat_ms, settings.misses),
-        EpochSection(settings.interval_ms, settings.in_flight, ack_patience_ms=settings.ack_patience_ms),
+        EpochSection(
+            settings.interval_ms,
+            settings.in_flight,
+            ack_patience_ms=settings.ack_patience_ms,
+            pacing=settings.pacing,
+            interval_min_ms=settings.interval_min_ms,
+            interval_max_ms=settings.interval_max_ms,
+            goal=settings.goal,
+            early_pages=settings.early_pages,
+        ),
+        SyncSection(
+            settings.max_downtime_ms,
+            settings.max_iterations,
+            settings.min_remaining_pages,
+            MAX_TIME_S,
+            settings.on_busy,
+        ),
     )

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 
+from replicator.engine.effects import HandOver
 from replicator.engine.events import Event
 from replicator.engine.primary import PrimaryMachine
 from replicator.engine.secondary import SecondaryMachine
@@ -18,11 +20,15 @@ from replicator.sim import deeds
 from replicator.sim.clients import Clients
 from replicator.sim.faults import Fault
 from replicator.sim.judge import Violation
+from replicator.sim.mover import Mover
 from replicator.sim.operator import Operator
 from replicator.sim.pair import Pair
 from replicator.sim.settings import Settings
 from replicator.sim.witness import Witness
 from replicator.units import NS_PER_MS
+
+#: Which machine it is, and what states its parts are in.
+State = tuple[str, tuple[Enum, ...]]
 
 #: C7: within this time after the last fault the pair is protected again.
 SETTLE_NS = 12_000 * NS_PER_MS
@@ -53,9 +59,11 @@ class Simulation:
         self._world, self._judge = self._pair.world, self._pair.stage.judge
         self._faults_over_ns = max((fault.at_ms + fault.for_ms for fault in plan), default=0) * NS_PER_MS + 1
         self._operator = Operator(self._pair, patient_until_ns=self._faults_over_ns)
+        self._mover = Mover(self._pair, settings.switchovers)
         self._witness = Witness(self._pair)
         self._clients = Clients(self._pair)
-        self._coverage: Counter[tuple[str, str]] = Counter()
+        #: (the state's parts, the event's type): turned into text only at the end.
+        self._met: Counter[tuple[State, type[Event]]] = Counter()
         for name, host in self._pair.hosts.items():
             host.watcher = partial(self._watch, name)
 
@@ -74,6 +82,7 @@ class Simulation:
             self._world.at((fault.at_ms + fault.for_ms) * NS_PER_MS, self._end, fault)
         self._witness.start()
         self._operator.start()
+        self._mover.start()
         self._clients.start()
 
     def _go_on(self) -> None:
@@ -103,7 +112,7 @@ class Simulation:
             world.now_ns,
             judge.take_overs,
             tuple(world.read_trace()) if violation else (),
-            self._coverage,
+            self._describe_coverage(),
         )
 
     def _begin(self, fault: Fault) -> None:
@@ -117,14 +126,25 @@ class Simulation:
 
     def _watch(self, host: str, role: Role, happening: object) -> None:
         self._world.note(host, happening)
+        if isinstance(happening, HandOver):
+            self._witness.check_emptied(host)
         if isinstance(happening, Event):
-            self._coverage[state_of(role.machine), type(happening).__name__] += 1
+            self._met[state_of(role.machine), type(happening)] += 1
+
+    def _describe_coverage(self) -> Counter[tuple[str, str]]:
+        return Counter(
+            {(describe_state(state), event.__name__): n for (state, event), n in self._met.items()}
+        )
 
 
-def state_of(machine: PrimaryMachine | SecondaryMachine) -> str:
+def state_of(machine: PrimaryMachine | SecondaryMachine) -> State:
     """The part of a machine's state that decides what an event leads to."""
     if isinstance(machine, PrimaryMachine):
-        step = machine.pipeline.step.value
-        return f"primary {machine.life.value}, {machine.link.value}, {machine.bar.value}, {step}"
-    receiving = ", receiving" if machine.receiving else ""
-    return f"secondary {machine.life.value}, {machine.replica.value}{receiving}"
+        return "primary", (machine.life, machine.link, machine.bar, machine.pipeline.step)
+    parts = (machine.life, machine.replica)
+    return "secondary, receiving" if machine.receiving else "secondary", parts
+
+
+def describe_state(state: State) -> str:
+    side, parts = state
+    return f"{side}: {', '.join(part.value for part in parts)}"

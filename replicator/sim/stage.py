@@ -7,6 +7,7 @@ from pathlib import Path
 from replicator.sim.arbiter import ArbiterServer
 from replicator.sim.judge import Judge
 from replicator.sim.network import Network
+from replicator.sim.sealing import SealingAudit
 from replicator.sim.settings import Settings
 from replicator.sim.world import World
 
@@ -20,9 +21,9 @@ class Stage:
         self.world = world
         self.settings = settings
         self.scratch = scratch
-        self.network = Network(world, HOSTS)
         self.server = ArbiterServer(world, settings.ttl_ms)
         self.judge = Judge(world, self.server)
+        self.network = Network(world, HOSTS, SealingAudit(self.judge.accuse), sealed=settings.sealed)
         self._lineages = 0
 
     def next_lineage(self) -> int:

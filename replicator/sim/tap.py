@@ -66,7 +66,7 @@ class SimOutput(MemoryOutput):
     def _pump_now(self) -> None:
         self._is_pumping = False
         super().pump()
-        if self.stats().muted:
+        if self.muted:
             self._process.schedule(LOOK_MUTED_NS, self.pump)
 
     def drain_and_mark(self, epoch: Epoch) -> BarrierMark:

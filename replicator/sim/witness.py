@@ -101,6 +101,13 @@ class Witness:
         else:
             self._alone_since_ns[host.name] = self._world.now_ns
 
+    def check_emptied(self, name: str) -> None:
+        """C6: this side is about to be mute for good, and nobody else would say what it still holds."""
+        network = self._pair.hosts[name].network
+        held = network.output.stats().output.held_frames if network and network.output else 0
+        if held:
+            self._pair.stage.judge.accuse("C6", f"{name} hands over and leaves {held} frames unsaid")
+
     def _of_use_until_ns(self, name: str) -> int:
         return max(self._of_use_ns.get(name, 0), self._pair.stage.judge.committed_ns.get(name, 0))
 

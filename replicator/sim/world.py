@@ -24,6 +24,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.now_ns = 0
         self.rng = random.Random(f"world {seed}")
+        #: Of what is to be secret: apart, so that a sealed run has the same chances as a plain one.
+        self._secrets = random.Random(f"secrets {seed}")
         #: (time, where, what) of the newest happenings; `what` is turned into text only when it is read.
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=TRACE_KEPT)
         #: Set when the run is over: whatever is still torn down afterwards has no effect.
@@ -54,6 +56,9 @@ class World:
 
     def chance(self, probability: float) -> bool:
         return probability > 0 and self.rng.random() < probability
+
+    def draw_secret(self, size: int) -> bytes:
+        return self._secrets.randbytes(size)
 
     def note(self, where: str, what: Any) -> None:
         """A line for the trace."""

@@ -288,3 +288,81 @@ def test_a_lease_must_outlast_its_margin(bench: Bench) -> None:
     bench.ttl_ms, bench.margin_ms = 1000, 1000
     with pytest.raises(ConfigError, match="margin"):
         bench.open()
+
+
+# A hand-over that is undone.
+
+
+def test_who_handed_over_gets_the_same_term_back_while_nobody_has_taken_over(bench: Bench) -> None:
+    arbiter, lease = protect(bench)
+    arbiter.release(lease, hand_over=True)
+    back = arbiter.take_back(lease, "session-1", 5)
+    assert (back.term, back.holder, back.is_live()) == (1, "a", True)
+    record = arbiter.read()
+    assert record is not None and not record.barred and record.replica == Replica("b", "session-1", 1)
+    with pytest.raises(LeaseLost, match="live lease"):
+        bench.open().take_over("b", 1, 5)
+
+
+def test_a_hand_over_that_was_never_recorded_is_undone_all_the_same(bench: Bench) -> None:
+    arbiter, lease = protect(bench)
+    assert arbiter.take_back(lease, "session-1", 5).term == 1
+
+
+def test_what_was_taken_over_is_not_given_back(bench: Bench) -> None:
+    arbiter, lease = protect(bench)
+    arbiter.release(lease, hand_over=True)
+    taken = bench.open().take_over("b", 1, 5)
+    with pytest.raises(LeaseLost, match="b holds term 2"):
+        arbiter.take_back(lease, "session-1", 5)
+    bench.expire(taken)
+    with pytest.raises(LeaseLost, match="b holds term 2"):
+        arbiter.take_back(lease, "session-1", 5)
+
+
+def test_what_was_handed_back_is_given_back_in_a_new_term(bench: Bench) -> None:
+    arbiter, lease = protect(bench)
+    arbiter.release(lease, hand_over=True)
+    other = bench.open()
+    taken = other.take_over("b", 1, 5)
+    other.lift_bar(taken, "a", "session-1", epoch=5)
+    other.release(taken, hand_over=True)
+    for session, epoch in (("session-2", 5), ("session-1", 4), ("session-1", 6)):
+        with pytest.raises(LeaseLost):
+            arbiter.take_back(lease, session, epoch)
+    back = arbiter.take_back(lease, "session-1", 5)
+    assert (back.term, back.holder) == (3, "a")
+    record = arbiter.read()
+    assert record is not None and record.barred
+
+
+def test_who_stood_down_for_good_is_no_holder_of_a_newer_term(bench: Bench) -> None:
+    arbiter, lease = protect(bench)
+    arbiter.release(lease, hand_over=True)
+    fresh = bench.open().acquire("b", discard_replica=True)
+    bench.open().release(fresh)
+    with pytest.raises(LeaseLost, match="nobody holds term 2"):
+        arbiter.take_back(lease, "session-1", 5)
+
+
+def test_of_a_take_over_and_a_taking_back_one_is_refused(bench: Bench) -> None:
+    arbiter, lease = protect(bench)
+    arbiter.release(lease, hand_over=True)
+    granted: list[Lease] = []
+
+    def ask(call: Callable[[], Lease]) -> None:
+        try:
+            granted.append(call())
+        except (LeaseLost, TakeOverRefused):
+            return
+
+    other = bench.open()
+    racers = [
+        threading.Thread(target=ask, args=(lambda: arbiter.take_back(lease, "session-1", 5),)),
+        threading.Thread(target=ask, args=(lambda: other.take_over("b", 1, 5),)),
+    ]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert len(granted) == 1

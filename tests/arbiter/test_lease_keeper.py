@@ -16,8 +16,8 @@ from arbiter_tools import TIMEOUT_S, MemoryBench, Worker, wait_until
 
 from replicator.arbiter.base import Lease, boottime_ns
 from replicator.arbiter.file import FileArbiter
-from replicator.arbiter.keeper import LeaseCallbacks, LeaseDeadline, LeaseKeeper
-from replicator.arbiter.memory import MemoryArbiter
+from replicator.arbiter.keeper import LeaseCallbacks, LeaseDeadline, LeaseKeeper, LeaseRenewal
+from replicator.arbiter.memory import MemoryArbiter, MemoryStore
 from replicator.errors import ArbiterError, LeaseLost
 
 
@@ -254,3 +254,26 @@ def test_a_frozen_side_wakes_up_mute(tmp_path: Path, start_worker: Callable[...,
     os.kill(worker.pid, signal.SIGCONT)
     assert worker.hear().startswith("mute")
     wait_until(lambda: worker.ask("speak") == "mute lost")
+
+
+class EndsWhileItAsks(MemoryArbiter):
+    """Whoever renews stops in the middle of a renewal, which fails because the lease was given up meanwhile."""
+
+    stop: Callable[[], None]
+
+    def renew(self, lease: Lease) -> Lease:
+        self.stop()
+        self.release(lease, hand_over=True)
+        return super().renew(lease)
+
+
+def test_who_has_stopped_hears_nothing_of_a_renewal_that_was_under_way() -> None:
+    arbiter = EndsWhileItAsks(MemoryStore(), "web")
+    deadline, news = LeaseDeadline(), []
+    renewal = LeaseRenewal(
+        arbiter, arbiter.acquire("a"), deadline, LeaseCallbacks(on_lost=news.append, on_lapsed=news.append)
+    )
+    arbiter.stop = renewal.end
+    renewal.begin()
+    assert not renewal.tick()
+    assert news == [] and deadline.deadline_ns == 0

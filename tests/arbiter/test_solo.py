@@ -33,3 +33,10 @@ def test_a_corrupt_term_is_named(tmp_path):
     (tmp_path / "term").write_text("{")
     with pytest.raises(ArbiterError, match="cannot be read"):
         SoloArbiter(tmp_path / "term", "web").acquire("a")
+
+
+def test_a_hand_over_is_undone_by_whoever_may_know(tmp_path):
+    arbiter = SoloArbiter(tmp_path / "term", "web")
+    lease = arbiter.acquire("a")
+    arbiter.release(lease, hand_over=True)
+    assert arbiter.take_back(lease, "session", 5) == lease

@@ -66,6 +66,7 @@ def packages(tmp_path: Path) -> list[Path]:
             {
                 "usr/bin/redis-server": program,
                 "usr/bin/perl": program,
+                "usr/sbin/qemu-ga": program,
                 f"{guest_image.PERL_FOLDER}/strict.pm": b"1;",
                 **{f"lib/x86_64-linux-gnu/{name}": path.read_bytes() for name, path in libraries.items()},
             },

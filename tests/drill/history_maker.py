@@ -152,6 +152,54 @@ class PairMaker:
         if restart:
             self.restart_secondary()
 
+    def hand_over(self) -> None:
+        """The guest stands still after a last epoch, and the replica is let in."""
+        name = {"session": self.session, "epoch": self.number}
+        self._say(self.primary, "moving", max_downtime_ns=300 * MS)
+        self._say(self.primary, "emptying", epoch=self.number)
+        self._say(self.primary, "handing-over", **name)
+        self._say(self.primary, "handed-over")
+        self._say(self.primary, "offering", **name)
+        self._say(self.secondary, "offered", **name, term=self.term)
+
+    def switch_over(self) -> None:
+        """The other side takes over; the former primary follows in the same life."""
+        self.epoch()
+        self.hand_over()
+        old, heir, epoch = self.primary, self.secondary, self.number
+        answer = {"epoch": epoch, "taken": True, "detail": ""}
+        self.term += 1
+        self._say(heir, "asking", session=self.session, epoch=epoch, force=False)
+        self._say(heir, "granted", term=self.term, epoch=epoch, session=self.session, force=False)
+        self._say(heir, "activating", term=self.term, epoch=epoch)
+        self._reign(heir, promoted=True)
+        self._say(heir, "running", term=self.term, epoch=epoch, replayed_inputs=3)
+        self._say(heir, "answering-offer", **answer)
+        self._say(old, "offer-answered", **answer)
+        self._say(old, "move", outcome="moved", reason="", downtime_ns=9 * MS, promised_ns=20 * MS)
+        self._say(old, "leaving")
+        self._say(old, "ended", reason="handed over")
+        self._say(old, "secondary", term=0, session="", epoch=0, digest="")
+        self.primary, self.secondary = heir, old
+        self.number = self.base = 0
+
+    def take_back(self) -> None:
+        """The other side does not take over, and the guest runs on here."""
+        self.epoch()
+        self.hand_over()
+        answer = {"epoch": self.number, "taken": False, "detail": "no standby"}
+        self._say(self.secondary, "answering-offer", **answer)
+        self._say(self.primary, "offer-answered", **answer)
+        self._say(self.primary, "taking-back", session=self.session, epoch=self.number, force=False)
+        self._say(self.primary, "taken-back", same_term=True, term=self.term, **self._lease())
+        self._say(
+            self.primary, "move", outcome="taken back", reason="", downtime_ns=9 * MS, promised_ns=20 * MS
+        )
+        self._say(self.primary, "link-up")
+        self._say(self.primary, "greeting", session=self.session)
+        self._say(self.secondary, "hello", session=self.session, term=self.term, mismatch="")
+        self._accept(self.number, self.digest(self.number))
+
     def files(self) -> dict[str, bytes]:
         return {"a.events": self.a.content(), "b.events": self.b.content()}
 

@@ -21,7 +21,15 @@ from replicator.drill.history.facts import read_history
 from replicator.drill.history.report import render_report
 from replicator.errors import ConfigError, FileAccessError
 
-STEPS = ("epoch", "blink", "alone_and_back", "fail_over_and_back", "renew")
+STEPS = (
+    "epoch",
+    "blink",
+    "alone_and_back",
+    "fail_over_and_back",
+    "renew",
+    "switch_over_and_sync",
+    "take_back",
+)
 
 
 def judge(files: dict[str, bytes]) -> CheckReport:
@@ -46,6 +54,9 @@ def take_step(pair: PairMaker, step: str) -> None:
         pair.sync()
     elif step == "fail_over_and_back":
         pair.fail_over()
+        pair.sync()
+    elif step == "switch_over_and_sync":
+        pair.switch_over()
         pair.sync()
     else:
         getattr(pair, step)()
@@ -253,6 +264,18 @@ def turn_back_time(pair: PairMaker) -> None:
     pair.a.lines[-1]["at_ns"] = 0
 
 
+def release_in_a_hand_over(pair: PairMaker) -> None:
+    pair.hand_over()
+    pair._say(pair.a, "released", epoch=pair.number)
+
+
+def go_on_after_a_take_over(pair: PairMaker) -> None:
+    """The new primary runs, and the old one never fell silent."""
+    pair.switch_over()
+    for event in ("handing-over", "ended", "secondary"):
+        pair.a.lines.remove(pair.a.find(event))
+
+
 Breaking = Callable[[PairMaker], None]
 BREAKINGS: list[tuple[str, Breaking]] = [
     ("released", release_before_the_ack),
@@ -262,6 +285,8 @@ BREAKINGS: list[tuple[str, Breaking]] = [
     ("epochs", pause_an_old_epoch),
     ("epochs", build_upon_nothing),
     ("silence", release_when_fenced),
+    ("silence", release_in_a_hand_over),
+    ("speakers", go_on_after_a_take_over),
     ("words", claim_protection_while_barred),
     ("words", claim_protection_without_a_link),
     ("words", claim_to_be_alone),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from playbook import checkpoint, commit, connect, digest_of, kinds, make_primary, protect
+from playbook import checkpoint, commit, connect, digest_of, kinds, live_copied, make_primary, protect
 
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.pipeline import Step
+from replicator.engine.precopy import STALLED_PASSES, DowntimePolicy
 from replicator.engine.primary import Bar, Life, Link
 from replicator.errors import InvariantError
 
@@ -21,8 +22,8 @@ def test_starts_alone_and_passes_output():
 def test_full_synchronisation_copies_live_before_it_pauses():
     play = make_primary()
     assert connect(play)[-1] == fx.CopyLive(1)
-    assert play(ev.LiveCopied(1, 60_000)) == [fx.CopyLive(1)]
-    assert play(ev.LiveCopied(1, 100)) == [fx.PauseGuest(1, hold=True)]
+    assert play(live_copied(1, 60_000, 40_000)) == [fx.CopyLive(1)]
+    assert play(live_copied(1, 40_000, 100)) == [fx.PauseGuest(1, hold=True, pages_max=29_500)]
 
 
 def test_first_connection_owes_every_page():
@@ -36,18 +37,18 @@ def test_first_connection_owes_every_page():
 
 
 def test_an_idle_guest_gets_enough_live_rounds_for_the_audit():
-    play = make_primary(pipeline={"live_rounds_min": 3})
+    play = make_primary(pipeline={"sync": DowntimePolicy(min_iterations=3)})
     connect(play)
-    assert play(ev.LiveCopied(1, 60_000)) == [fx.CopyLive(1)]
-    assert play(ev.LiveCopied(1, 0)) == [fx.CopyLive(1)]
-    assert play(ev.LiveCopied(1, 0)) == [fx.PauseGuest(1, True)]
+    assert play(live_copied(1, 60_000)) == [fx.CopyLive(1)]
+    assert play(live_copied(1, 0)) == [fx.CopyLive(1)]
+    assert kinds(play(live_copied(1, 0))) == [fx.PauseGuest]
 
 
-def test_live_rounds_are_bounded():
-    play = make_primary(pipeline={"live_rounds_max": 3})
+def test_a_busy_guest_is_paused_in_the_end_whatever_is_dirty():
+    play = make_primary(pipeline={"sync": DowntimePolicy(max_iterations=3)})
     connect(play)
-    play(ev.LiveCopied(1, 60_000), ev.LiveCopied(1, 60_000))
-    assert play(ev.LiveCopied(1, 60_000)) == [fx.PauseGuest(1, hold=True)]
+    play(live_copied(1, 90_000, 80_000), live_copied(1, 80_000, 70_000))
+    assert play(live_copied(1, 70_000, 60_000)) == [fx.PauseGuest(1, hold=True)]
 
 
 def test_life_of_one_epoch_in_order():
@@ -65,7 +66,7 @@ def test_life_of_one_epoch_in_order():
 def test_output_is_held_from_the_first_barrier_and_released_by_its_ack_only():
     play = make_primary()
     connect(play)
-    play(ev.LiveCopied(1, 10))
+    play(live_copied(1, 10))
     assert play.machine.passing
     checkpoint(play, 1)
     assert not play.machine.passing
@@ -91,9 +92,9 @@ def test_an_epoch_larger_than_staging_runs_on_and_is_copied_live():
     play(ev.EpochDue())
     assert play(ev.GuestPaused(2, 60_000)) == [fx.AbandonEpoch(2), fx.ResumeGuest(2)]
     assert play(ev.GuestResumed(2)) == [fx.OpenEpoch(3, 1), fx.CopyLive(3)]
-    play(ev.LiveCopied(3, 60_000))
-    play.machine.pipeline._rounds = 7
-    assert play(ev.LiveCopied(3, 60_000)) == [fx.PauseGuest(3, hold=True)]
+    for _ in range(STALLED_PASSES - 1):
+        assert play(live_copied(3, 60_000, 60_000)) == [fx.CopyLive(3)]
+    assert play(live_copied(3, 60_000, 60_000)) == [fx.PauseGuest(3, hold=True)]
     assert play(ev.GuestPaused(3, 60_000)) == [fx.CopyPages(3)], "the second pause completes, however large"
 
 
@@ -284,7 +285,7 @@ def test_qemu_dies_while_the_arbiters_answer_is_on_its_way():
     """Lifted or not, alone or not: the arbiter knows, and gives the guest only to a replica that may have it."""
     lifting = make_primary()
     connect(lifting)
-    lifting(ev.LiveCopied(1, 100))
+    lifting(live_copied(1, 100))
     checkpoint(lifting, 1)
     commit(lifting, 1)
     assert lifting.machine.bar is Bar.LIFTING
@@ -336,7 +337,7 @@ def test_a_lost_link_in_the_first_pause_of_a_synchronisation_lets_the_guest_spea
     """The runner holds from that barrier on, and nobody will ack it."""
     play = make_primary()
     connect(play)
-    assert fx.PauseGuest(1, hold=True) in play(ev.LiveCopied(1, 10))
+    assert kinds(play(live_copied(1, 10))) == [fx.PauseGuest]
     play(ev.LinkLost("cut"))
     effects = play(ev.GuestPaused(1, 5))
     assert effects == [fx.PassOutput(), fx.ResumeGuest(1)]
@@ -368,7 +369,7 @@ def test_a_grant_to_go_alone_leaves_the_watch_over_epochs_on_their_way():
     protect(play)
     play(ev.LinkLost("cut"), ev.PeerSilent())
     connect(play, 1, digest_of(1))
-    play(ev.LiveCopied(2, 5))
+    play(live_copied(2, 5))
     checkpoint(play, 2)
     assert fx.CancelTimer(fx.Timer.ACK) not in play(ev.AloneGranted())
     assert fx.Reconnect() in play(ev.AckOverdue())

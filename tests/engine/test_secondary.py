@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playbook import Play, digest_of, kinds
 
 from replicator.engine import effects as fx
@@ -68,6 +69,24 @@ def test_a_missing_part_gives_the_epoch_up():
     play = make_whole()
     play(ev.EpochBegun(SESSION, 1, 2, 1), ev.PartReceived(SESSION, 2, 0))
     assert kinds(play(ev.PartReceived(SESSION, 2, 2))) == [fx.AbortStore, fx.SendAbort]
+
+
+def test_bulk_that_is_broken_gives_the_open_epoch_up():
+    play = make_whole()
+    play(ev.EpochBegun(SESSION, 1, 2, 1), ev.PartReceived(SESSION, 2, 0))
+    assert play(ev.BulkBroken("why")) == [fx.AbortStore(), fx.SendAbort(SESSION, 2, "why")]
+    assert play(ev.PartReceived(SESSION, 2, 1)) == []
+
+
+def test_bulk_that_is_broken_between_two_epochs_is_told_all_the_same():
+    """It may have been the next one's beginning, or its end."""
+    play = make_whole()
+    assert play(ev.BulkBroken("why")) == [fx.SendAbort(SESSION, 2, "why")]
+    assert play(hello())[-1] == fx.Accept(SESSION, 1, digest_of(1))
+
+
+def test_bulk_that_is_broken_before_any_greeting_concerns_nobody():
+    assert make_secondary()(ev.BulkBroken("why")) == []
 
 
 def test_the_same_session_is_told_what_is_held():
@@ -145,3 +164,88 @@ def test_a_failed_commit_is_told_to_the_primary():
     effects = play(ev.EpochFailed(2, "no space"))
     assert effects == [fx.AbortStore(), fx.SendAbort(SESSION, 2, "no space")]
     assert play.machine.committed == 1
+
+
+# A hand-over of the primary.
+
+
+def handed(play: Play, epoch: int = 1) -> list[fx.Effect]:
+    return play(ev.HandOverReceived(SESSION, 1, epoch))
+
+
+def test_what_is_handed_over_is_asked_for_at_once_though_the_primary_is_heard():
+    play = make_whole()
+    assert handed(play) == [fx.TakeOver(SESSION, 1, force=False)]
+    assert play(ev.PeerSpoke()) == []
+    play(ev.TakeOverPostponed("no answer"))
+    assert play(ev.RetryDue()) == [fx.TakeOver(SESSION, 1, force=False)]
+    assert fx.ActivateGuest(1) in play(ev.TakeOverGranted(2))
+    assert play(ev.GuestActivated()) == [fx.AnswerHandOver(SESSION, 1, True, "")]
+
+
+def test_without_an_arbiter_the_primarys_word_is_the_grant():
+    assert handed(make_whole(has_arbiter=False)) == [fx.TakeOver(SESSION, 1, force=True)]
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (ev.HandOverReceived(OTHER, 1, 1), "another session"),
+        (ev.HandOverReceived(SESSION, 2, 1), "another session"),
+        (ev.HandOverReceived(SESSION, 1, 2), "holds epoch 1, not epoch 2"),
+    ],
+)
+def test_what_is_not_the_replica_here_is_not_taken(event, why):
+    play = make_whole()
+    (answer,) = play(event)
+    assert isinstance(answer, fx.AnswerHandOver) and not answer.taken and why in answer.detail
+    assert play.machine.life is Life.FOLLOWING
+
+
+def test_who_stood_down_takes_nothing():
+    play = make_whole()
+    play(ev.StoodDown("stopped"))
+    (answer,) = handed(play)
+    assert not answer.taken
+
+
+def test_a_refused_hand_over_is_answered():
+    play = make_whole()
+    handed(play)
+    assert play(ev.TakeOverRefused("barred")) == [fx.AnswerHandOver(SESSION, 1, False, "barred")]
+
+
+def test_a_primary_that_runs_again_ends_a_hand_over():
+    play = make_whole()
+    handed(play)
+    assert play(ev.EpochBegun(SESSION, 1, 1, 0)) == [], "a late echo of the epoch that was handed over"
+    assert play.machine.life is Life.ASKING
+    effects = play(ev.EpochBegun(SESSION, 1, 2, 1))
+    assert effects[0] == fx.CancelTimer(fx.Timer.RETRY) and kinds(effects)[-1] is fx.BeginStore
+    handed(play)
+    assert play(hello())[-1] == fx.Accept(SESSION, 1, digest_of(1))
+    assert play(ev.RetryDue()) == []
+
+
+def test_a_guest_that_cannot_start_is_handed_back():
+    play = make_whole()
+    handed(play)
+    play(ev.TakeOverGranted(2))
+    assert play(ev.ActivationFailed("no standby")) == [
+        fx.HandBack(SESSION, 1),
+        fx.AnswerHandOver(SESSION, 1, False, "no standby"),
+        fx.EndFailed("no standby"),
+    ]
+
+
+def test_a_guest_that_may_have_run_is_not_handed_back():
+    play = make_whole()
+    handed(play)
+    play(ev.TakeOverGranted(2))
+    assert play(ev.ActivationFailed("no answer", may_have_run=True)) == [fx.EndFailed("no answer")]
+
+
+def test_a_failed_take_over_after_a_death_has_nobody_to_hand_back_to():
+    play = make_whole()
+    play(ev.PeerSilent(), ev.TakeOverGranted(2))
+    assert play(ev.ActivationFailed("no standby")) == [fx.EndFailed("no standby")]

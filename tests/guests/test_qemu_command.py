@@ -9,7 +9,7 @@ import pytest
 
 from replicator.errors import ConfigError
 from replicator.guests.qemu_command import Launch, build_command, nic_endpoints
-from replicator.guests.qemu_config import DiskConfig, NicConfig, QemuGuestConfig
+from replicator.guests.qemu_config import AgentConfig, DiskConfig, NicConfig, QemuGuestConfig
 
 CONFIG = QemuGuestConfig(
     name="web",
@@ -56,6 +56,19 @@ def test_nic_sockets() -> None:
     assert after(build_command(CONFIG, PRIMARY), "-netdev") == [
         "dgram,id=nic0,local.type=unix,local.path=/run/a/nic0.guest,remote.type=unix,remote.path=/run/a/nic0.relay"
     ]
+
+
+def test_the_agents_channel_has_the_fewest_ports_and_comes_after_all_other_pci_devices() -> None:
+    config = dataclasses.replace(CONFIG, agent=AgentConfig())
+    command = build_command(config, dataclasses.replace(PRIMARY, agent_fd=9))
+    assert "socket,id=agent0,fd=9" in after(command, "-chardev")
+    devices = after(command, "-device")
+    assert devices[-3:] == [
+        "virtio-serial-pci,disable-modern=on,max_ports=2,ioeventfd=off",
+        "virtserialport,chardev=agent0,name=org.qemu.guest_agent.0",
+        "pvpanic",
+    ]
+    assert build_command(CONFIG, dataclasses.replace(PRIMARY, agent_fd=9)) == build_command(CONFIG, PRIMARY)
 
 
 def test_commas_in_paths_are_doubled_in_option_lists_only() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import ConfigError
-from replicator.guests.qemu_config import DiskConfig, NicConfig, load_guest_file
+from replicator.guests.qemu_config import AGENT_CHANNEL, AgentConfig, DiskConfig, NicConfig, load_guest_file
 
 MINIMAL = 'name = "web"\nmemory_mib = 64\nkernel = "vmlinuz"\n'
 
@@ -47,6 +47,14 @@ def test_full_file(folder: Path) -> None:
     assert config.disks == (DiskConfig(folder / "data.raw"),)
 
 
+def test_the_agents_channel(folder: Path) -> None:
+    assert load(folder, MINIMAL).agent is None
+    assert load(folder, MINIMAL + "[agent]\n").agent == AgentConfig(AGENT_CHANNEL)
+    assert load(folder, MINIMAL + '[agent]\nchannel = "com.example.0"\n').agent == AgentConfig(
+        "com.example.0"
+    )
+
+
 def test_derived_names_are_equal_on_both_hosts_and_differ_between_guests(folder: Path) -> None:
     one, again = (load(folder, MINIMAL + "[[nic]]\n[[nic]]\n") for _ in range(2))
     other = load(folder, MINIMAL.replace("web", "db") + "[[nic]]\n[[nic]]\n")
@@ -60,6 +68,9 @@ def test_derived_names_are_equal_on_both_hosts_and_differ_between_guests(folder:
     [
         (MINIMAL + "memroy = 1\n", "unknown key memroy"),
         (MINIMAL + '[[nic]]\nmodel = "e1000"\n', "nic 0: unknown key model"),
+        (MINIMAL + "agent = true\n", "agent must be written as table [agent]"),
+        (MINIMAL + "[agent]\nport = 1\n", "agent: unknown key port"),
+        (MINIMAL + '[agent]\nchannel = "a,b"\n', "agent: channel = 'a,b': must be letters"),
         ("memory_mib = 64\n", "name is missing"),
         ('name = "web"\nkernel = "vmlinuz"\n', "memory_mib is missing"),
         ('name = "web"\nmemory_mib = 64\n', "neither kernel nor disk"),

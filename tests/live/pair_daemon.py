@@ -12,9 +12,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "service"))
 
 from mortal_daemon import MortalDaemon, run
-from telling_relay import install
+from telling_relay import TellingRelay
 
 from replicator.drill.actors.platform import GoldenKit
+from replicator.service.platform import HostPlatform
 from replicator.service.qemu_kit import QemuKit
 
 GOLDEN = Path(sys.argv.pop(2))
@@ -22,11 +23,10 @@ GOLDEN = Path(sys.argv.pop(2))
 
 class GoldenDaemon(MortalDaemon):
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, platform=HostPlatform(make_relay=TellingRelay), **options)
         assert isinstance(self._kit, QemuKit)
         self._kit = GoldenKit(self._kit.config, GOLDEN)
 
 
 if __name__ == "__main__":
-    install()
     run(GoldenDaemon)

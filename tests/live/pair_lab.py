@@ -11,12 +11,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 from replicator.demo.golden import Golden, ensure_golden
 from replicator.demo.guest_image import default_cache_dir, ensure_guest_image
 from replicator.demo.guest_scripts import COMMAND_PORT, COUNTER_PORT
 from replicator.demo.lab import CLIENT, Lab
-from replicator.demo.stage import GUEST_IP, HOSTS, Stage, children_of
+from replicator.demo.stage import GUEST_IP, HOSTS, Sections, Stage, children_of
 from replicator.demo.timeline import RUNNING, Event
 from replicator.drill.history.verdict import check_journals
 from replicator.drill.stand.voice import GuestVoice, call_inside
@@ -270,11 +271,17 @@ def has_ended(pidfd: int) -> bool:
 
 
 @contextlib.contextmanager
-def open_pair(*, vcpus: int = 1, interval_ms: int = 50) -> Iterator[Pair]:
+def open_pair(
+    *,
+    vcpus: int = 1,
+    interval_ms: int = 50,
+    agent: bool = False,
+    settings: Sections = MappingProxyType({}),
+) -> Iterator[Pair]:
     """A lab with both configurations; nothing is started yet. At the end the journals are checked."""
     image = ensure_guest_image(default_cache_dir(), print)
     with Lab() as lab:
-        stage = Stage(lab, image, vcpus=vcpus, interval_ms=interval_ms)
+        stage = Stage(lab, image, vcpus=vcpus, interval_ms=interval_ms, agent=agent, settings=settings)
         config = load_guest_file(stage.scratch / "guest.toml")
         golden = ensure_golden(image, default_cache_dir(), config, print)
         with GuestVoice(lab, config.nics[0].mac) as voice:

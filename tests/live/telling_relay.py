@@ -12,9 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from replicator.engine.output import Frame
-from replicator.output import core, relay
-from replicator.output.core import RelayCore
-from replicator.output.inputs import NicInputs
+from replicator.output.native_relay import NativeRelay
 
 #: In doubt at a pause, and therefore given once more.
 DOUBTED = "doubted"
@@ -23,30 +21,22 @@ REPLAYED = "replayed"
 _REQUEST: Final = re.compile(rb"request-\d+$")
 
 
-class TellingInputs(NicInputs):
-    def resume(self) -> None:
-        tell(DOUBTED, (frame.data for frame in self._doubtful))
-        super().resume()
+class TellingRelay(NativeRelay):
+    def resume_input(self) -> None:
+        tell(DOUBTED, self.doubtful())
+        super().resume_input()
 
-
-class TellingCore(RelayCore):
     def replay(self, frames: Sequence[Frame]) -> None:
-        tell(REPLAYED, (frame.data for frame in frames))
+        tell(REPLAYED, frames)
         super().replay(frames)
 
 
-def tell(word: str, frames: Iterable[bytes]) -> None:
-    for data in frames:
-        if (match := _REQUEST.search(data)) is not None:
+def tell(word: str, frames: Iterable[Frame]) -> None:
+    for frame in frames:
+        if (match := _REQUEST.search(frame.data)) is not None:
             print(f"relay: {word} {match[0].decode()}", flush=True)
 
 
 def find_told(word: str, said: str) -> Counter[str]:
     """Request -> how often the word was told of it, in what a daemon said."""
     return Counter(re.findall(rf"^relay: {word} (request-\d+)$", said, re.MULTILINE))
-
-
-def install() -> None:
-    """Relays that this process makes from now on tell."""
-    core.NicInputs = TellingInputs  # type: ignore[misc]
-    relay.RelayCore = TellingCore  # type: ignore[misc]

@@ -17,6 +17,8 @@ from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.effects import Effect
 from replicator.engine.events import Event
+from replicator.engine.move_report import MoveReport, Outcome
+from replicator.engine.precopy import DowntimePolicy
 from replicator.observe.journal import FIELDS, Journal
 from replicator.service.chronicle import Chronicle
 from replicator.service.epoch_writer import Sealed
@@ -25,8 +27,11 @@ from replicator.service.epoch_writer import Sealed
 SILENT = {
     # Timers, and what another line tells.
     fx.ArmTimer, fx.CancelTimer, ev.RetryDue, ev.EpochDue, ev.AckOverdue, fx.Reconnect,
+    ev.EarlyDue, ev.OutputWaits, ev.MoveOverdue,
+    # What follows is told: aborting, handing-over, the other side's answer or its heartbeat's, taking-back, the end.
+    ev.BulkBroken, ev.OutputLeft, ev.PeerLeads, ev.TakeBackOrdered, fx.EndFailed,
     # Steps between two that are told.
-    fx.CopyLive, ev.LiveCopied, fx.CopyPages, ev.PagesCopied, fx.SaveDeviceState, ev.DeviceStateSaved, fx.ResumeGuest,
+    fx.CopyEarly, ev.EarlyCopied, fx.CopyLive, ev.LiveCopied, fx.CopyPages, ev.PagesCopied, fx.SaveDeviceState, ev.DeviceStateSaved, fx.ResumeGuest,
     fx.StorePart, ev.PartReceived, ev.EpochBegun, ev.EpochEnded, fx.TrimInputs,
     # The ledger of owed pages.
     fx.SettleOwed, fx.OweAgain, fx.OweAll,
@@ -53,7 +58,15 @@ def all_kinds() -> list[type]:
 
 def make(kind: type) -> Any:
     """An instance with some value in each field."""
-    values = {int: 7, str: "why", bytes: b"\x01" * 16, bool: True}
+    report = MoveReport(Outcome.MOVED, "why", *[7] * (len(dataclasses.fields(MoveReport)) - 2))
+    values = {
+        int: 7,
+        str: "why",
+        bytes: b"\x01" * 16,
+        bool: True,
+        DowntimePolicy: DowntimePolicy(),
+        MoveReport: report,
+    }
     if kind is Sealed:
         return Sealed(2, 4096, b"\x02" * 16)
     hints = typing.get_type_hints(kind)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
+from replicator.arbiter.open import open_arbiter
 from replicator.demo.stage import children_of
 from replicator.service.control import RefusedByDaemon, ask_daemon
 from replicator.wire.verify import verify_stream
@@ -65,6 +67,47 @@ def test_a_second_primary_is_refused(pair):
     rival = pair.start("b", "primary")
     rival.wait_for("replicator: ")
     assert rival.process.wait(30) == 7
+
+
+def wait_for_the_end_of_the_lease(pair):
+    arbiter = open_arbiter(
+        f"file://{pair.folder}/arbiter", "synthetic", ttl_ms=1000, margin_ms=50, timeout_ms=1000
+    )
+    while arbiter.read().live:
+        time.sleep(0.02)
+    arbiter.close()
+
+
+def test_a_host_whose_replica_was_given_up_for_a_fresh_start_follows_again(pair):
+    """Else it would keep that replica, of a guest two terms ago, and refuse every primary for its sake."""
+    primary, secondary = pair.protect()
+    secondary.kill()
+    primary.wait_for("a: primary: active-alone")
+    primary.signal(signal.SIGTERM)
+    assert primary.process.wait(30) == 0
+    wait_for_the_end_of_the_lease(pair)
+    afresh = pair.start("b", "primary")
+    heir = pair.start("a", "secondary")
+    afresh.wait_for("b: primary: protected")
+    afresh.kill()
+    heir.wait_for("a: primary: active-alone")
+    pair.start("b", "secondary")
+    heir.wait_for("a: primary: protected")
+
+
+def test_without_an_arbiter_a_replica_outlives_a_fresh_start_and_no_move(pair_without_arbiter):
+    """Nobody but the operator could say what it is worth; once the new guest has moved away, it is worth nothing."""
+    pair = pair_without_arbiter
+    primary, secondary = pair.protect()
+    secondary.kill()
+    primary.kill()
+    kept = (pair.folder / "b" / "replica" / "journal").read_bytes()
+    afresh = pair.start("b", "primary")
+    heir = pair.start("a", "secondary")
+    afresh.wait_for("b: primary: protected")
+    assert (pair.folder / "b" / "replica" / "journal").read_bytes() == kept
+    ask_daemon(pair.folder / "b", "switchover")
+    heir.wait_for("a: primary: protected")
 
 
 def test_stop_makes_the_secondary_stand_down(pair):

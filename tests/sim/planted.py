@@ -5,35 +5,47 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from replicator.arbiter import rules, stored
-from replicator.arbiter.base import ArbiterRecord
+from replicator.arbiter.base import ArbiterRecord, Lease
 from replicator.arbiter.rules import Rule
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.effects import Effect
+from replicator.engine.hand_over import HandOver
 from replicator.engine.output import OutputMachine, OutputMode
 from replicator.engine.primary import Bar, Link, PrimaryMachine
 from replicator.engine.secondary import SecondaryMachine
+from replicator.link import sealing
+from replicator.link.bulk import Frames
+from replicator.link.sealing import BulkKeys, Opener
 from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
 from replicator.observe import status
 from replicator.output.core import RelayCore
+from replicator.service import part_decoder, secondary_line, secondary_role
 from replicator.service.arbiter_requests import ArbiterRequests
 from replicator.service.daemon import Daemon
 from replicator.service.epoch_steps import EpochSteps
 from replicator.service.epoch_writer import OutgoingEpoch
 from replicator.service.guest_commands import GuestCommands
 from replicator.service.ledger import OwedLedger
+from replicator.service.part_encoder import PartEncoder
+from replicator.service.primary_role import PrimaryRole
 from replicator.sim import witness
 from replicator.sim.guest import SimGuest
+from replicator.sim.sealing import number_in
 from replicator.store import ReplicaStore
 from replicator.store.open_epoch import OpenEpoch
 from replicator.store.undo import UndoLog
 from replicator.units import Epoch
+from replicator.wire.session import NO_SHARE, Hello
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 #: Name -> the promises of which one must be found broken, and the planting.
@@ -85,6 +97,18 @@ def output_of_several_epochs_leaves_in_the_wrong_order(patch: pytest.MonkeyPatch
             self._leaving.extend(frames)
             released += len(frames)
         return released
+
+    patch.setattr(OutputMachine, "release", release)
+
+
+@planted("C1", "C4", "C6")
+def output_of_pipelined_epochs_is_released_by_count(patch: pytest.MonkeyPatch) -> None:
+    """One epoch an ack: an epoch in which the guest said nothing lets out what the next one holds."""
+
+    def release(self: OutputMachine, epoch: Epoch) -> int:
+        frames = self._closed.popleft().frames if self._closed else []
+        self._leaving.extend(frames)
+        return len(frames)
 
     patch.setattr(OutputMachine, "release", release)
 
@@ -157,6 +181,43 @@ def output_passes_before_the_grant_to_go_alone(patch: pytest.MonkeyPatch) -> Non
         return [*original(self), *self._pass_output()]
 
     patch.setattr(PrimaryMachine, "_go_alone", go_alone)
+
+
+# Switchover.
+
+
+@planted("C2")
+def a_hand_over_that_keeps_its_voice(patch: pytest.MonkeyPatch) -> None:
+    async def hand_over(self: ArbiterRequests) -> None:
+        lease, release = self._parts.keeper.lease, self._parts.arbiter.release
+        await self._ask(lambda: release(lease, hand_over=True), ev.HandOverRecorded())
+
+    patch.setattr(ArbiterRequests, "hand_over", hand_over)
+
+
+@planted("C2", "C4")
+def a_guest_that_runs_again_after_its_hand_over_was_recorded(patch: pytest.MonkeyPatch) -> None:
+    """Impatient, and without the arbiter's word."""
+    original = HandOver._on_recorded
+
+    def on_recorded(self: HandOver, event: ev.HandOverRecorded, now_ns: int) -> list[Effect]:
+        return [*original(self, event, now_ns), *self._take_back("it takes too long")]
+
+    def ask_back(self: ArbiterRequests, lease: Lease, effect: fx.TakeBack) -> Lease:
+        return replace(lease, deadline_boottime_ns=1 << 62)
+
+    patch.setattr(HandOver, "_on_recorded", on_recorded)
+    patch.setattr(ArbiterRequests, "_ask_back", ask_back)
+
+
+@planted("C6")
+def output_of_the_last_epoch_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """It would leave after the take-over, were this side not mute by then; so it is lost."""
+
+    async def await_output(self: PrimaryRole, epoch: Epoch) -> None:
+        self.post(ev.OutputLeft(epoch))
+
+    patch.setattr(PrimaryRole, "_await_output", await_output)
 
 
 # Epochs.
@@ -233,6 +294,49 @@ def a_pause_and_a_thaw_overtake_each_other(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(GuestCommands, "__init__", init)
 
 
+# Sealing.
+
+
+@planted("N1")
+def a_key_that_comes_back_after_a_reconnect(patch: pytest.MonkeyPatch) -> None:
+    """Drawn from the session alone: the next connection counts from 0 under the same key."""
+
+    def derive(hello: Hello, _: bytes) -> BulkKeys:
+        return sealing.derive_keys(replace(hello, share=NO_SHARE), NO_SHARE)
+
+    patch.setattr(secondary_line, "derive_keys", derive)
+    patch.setattr(secondary_role, "derive_keys", derive)
+
+
+@planted("N2")
+def an_older_sealed_message_opens_again(patch: pytest.MonkeyPatch) -> None:
+    original = Opener.open
+
+    def open_again(self: Opener, frames: Frames) -> list[memoryview]:
+        due = self._due
+        self._due = min(due, number_in(frames))
+        try:
+            return original(self, frames)
+        finally:
+            self._due = max(due, self._due)
+
+    patch.setattr(Opener, "open", open_again)
+
+
+@planted("C7")
+def deltas_upon_versions_that_were_lost(patch: pytest.MonkeyPatch) -> None:
+    """The secondary refuses what does not come out as it was sent, again and again."""
+    patch.setattr(PartEncoder, "forget", lambda self: None)
+
+
+@planted("C3")
+def deltas_upon_wrong_bases_are_applied(patch: pytest.MonkeyPatch) -> None:
+    """What comes out is not looked at any more, neither the part nor the epoch."""
+    patch.setattr(PartEncoder, "forget", lambda self: None)
+    patch.setattr(part_decoder, "xxhash", SimpleNamespace(xxh3_64_digest=lambda part: mock.ANY))
+    patch.setattr(OpenEpoch, "verify", lambda self, parts, size, digest: None)
+
+
 # Getting well again.
 
 
@@ -280,12 +384,22 @@ def a_lease_that_comes_back_in_a_pause_starts_nothing(patch: pytest.MonkeyPatch)
 def a_guest_alone_that_stays_mute(patch: pytest.MonkeyPatch) -> None:
     """Found by the journal's checker over simulated runs: a link that is lost in the first pause of a synchronisation."""
 
-    def on_paused(self: PrimaryMachine, event: ev.GuestPaused, _: int) -> list[Effect]:
+    def on_paused(self: PrimaryMachine, event: ev.GuestPaused, now_ns: int) -> list[Effect]:
         if self.pipeline.running and self.pipeline.hold:
             self._passing = False
-        return self.pipeline.handle_paused(event)
+        return self.pipeline.handle_paused(event, now_ns)
 
     patch.setattr(PrimaryMachine, "_on_guest_paused", on_paused)
+
+
+@planted("C7")
+def a_replica_that_outlives_its_guest(patch: pytest.MonkeyPatch) -> None:
+    """The guest was started anew where it lay, and has moved: it refuses every primary that could be followed."""
+
+    async def keep(_: Daemon) -> None: ...
+
+    patch.setattr(Daemon, "_give_up_replica", keep)
+    patch.setattr(Daemon, "_distrust_older", lambda _, __: None)
 
 
 # What is said.

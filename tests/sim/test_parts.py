@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections import Counter
 
 import pytest
 
+from replicator.link.sealing import BulkKeys
 from replicator.sim.clocks import HostClock
 from replicator.sim.faults import Kind, draw_plan
-from replicator.sim.network import flip_payload
+from replicator.sim.network import flip_anywhere, flip_payload
 from replicator.sim.process import Process
+from replicator.sim.sealing import SealingAudit
 from replicator.sim.world import World
 
 MS = 1_000_000
@@ -115,6 +118,40 @@ def test_a_flip_turns_one_bit_of_the_payload() -> None:
     header, damaged = flip_payload(World(3), [b"header", payload])
     different = [one ^ two for one, two in zip(payload, damaged, strict=True) if one != two]
     assert header == b"header" and len(different) == 1 and bin(different[0]).count("1") == 1
+
+
+def test_damage_to_a_sealed_message_is_one_bit_anywhere() -> None:
+    world, hit = World(3), Counter[int]()
+    for _ in range(100):
+        frames = [bytes(20), bytes(30)]
+        damaged = flip_anywhere(world, frames)
+        bits = [int.from_bytes(one).bit_count() for one in damaged]
+        assert sum(bits) == 1 and list(map(len, damaged)) == [20, 30]
+        hit[bits.index(1)] += 1
+    assert min(hit[0], hit[1]) > 20
+
+
+def test_the_audit_sees_what_is_sealed_twice_and_what_is_opened_again() -> None:
+    keys, other = BulkKeys(bytes(32), b"12345678"), BulkKeys(b"x" * 32, b"12345678")
+    found: list[str] = []
+    audit = SealingAudit(lambda promise, what: found.append(promise))
+    frames = [[keys.key_id + number.to_bytes(8, "big")] for number in range(4)]
+    for number in (0, 1, 2):
+        audit.note_sealed(keys, frames[number])
+        audit.note_opened(keys, frames[number])
+    audit.note_sealed(other, frames[1])
+    audit.note_opened(other, frames[1])
+    assert not found
+    audit.note_sealed(keys, frames[2])
+    audit.note_opened(keys, frames[1])
+    assert found == ["N1", "N2"]
+
+
+def test_a_share_is_drawn_apart_from_chance() -> None:
+    one, two = World(3), World(3)
+    shares = [one.draw_secret(32) for _ in range(2)]
+    assert len(set(shares)) == 2 and two.draw_secret(32) == shares[0]
+    assert one.between(0, 1 << 60) == World(3).between(0, 1 << 60)
 
 
 def test_plans_have_faults_enough_and_use_every_kind() -> None:

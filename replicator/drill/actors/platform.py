@@ -18,7 +18,7 @@ from replicator.guests.qemu_config import QemuGuestConfig
 from replicator.link.base import Link, LinkConfig
 from replicator.link.zeromq import ZmqLink
 from replicator.memory.pages import GuestLayout
-from replicator.output.relay import Relay
+from replicator.output.native_relay import NativeRelay
 from replicator.service.config import DaemonConfig
 from replicator.service.guest_kit import GuestKit
 from replicator.service.platform import HostPlatform
@@ -83,7 +83,7 @@ class ActorPlatform(HostPlatform):
     """`golden` is the folder of a golden QEMU guest; `leaky` lets output leave unheld, which a drill must find."""
 
     def __init__(self, stop: StopPoint, golden: Path | None, *, leaky: bool) -> None:
-        super().__init__(make_relay=LeakyRelay if leaky else Relay)
+        super().__init__(make_relay=LeakyRelay if leaky else NativeRelay)
         self._stop = stop
         self._golden = golden
 

@@ -67,7 +67,7 @@ class Findings:
 
 @dataclass(slots=True)
 class Life:
-    """One daemon process, from its header on."""
+    """One daemon process from its header on, or a part of it: one that has handed its guest over and follows begins anew."""
 
     header: Fact
     facts: list[Fact] = field(default_factory=list)
@@ -186,4 +186,8 @@ def _take(history: History, fact: Fact, *, opens: bool) -> None:
     elif not history.lives or history.lives[-1].header.file != fact.file:
         history.damages.append(Violation("readable", f"{fact.event} before any header", (fact,)))
     else:
-        history.lives[-1].facts.append(fact)
+        life = history.lives[-1]
+        if fact.event == SECONDARY and life.reign:
+            life = Life(life.header)
+            history.lives.append(life)
+        life.facts.append(fact)

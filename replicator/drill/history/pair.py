@@ -47,7 +47,7 @@ def check_terms(lives: Sequence[Life], findings: Findings) -> None:
     holders: dict[tuple[str, int], Fact] = {}
     for life in lives:
         for fact in life.facts:
-            if fact.event == "primary":
+            if fact.event == "primary" or (fact.event == "taken-back" and not fact["same_term"]):
                 first = holders.setdefault((life.header["guest"], fact["term"]), fact)
                 text = f"term {fact['term']} has two holders"
                 findings.check(TERMS, first is fact, text, first, fact)
@@ -89,12 +89,15 @@ def speech_of(life: Life) -> Speech | None:
 
 
 def _end_of(reign: Sequence[Fact]) -> int:
-    leases = [fact for fact in reign if fact.event in ("primary", "lease")]
+    leases = [fact for fact in reign if fact.event in ("primary", "lease", "taken-back")]
     if leases[-1]["deadline_ns"] >= _FOREVER_NS:
         mute_ns = _last_output_ns(reign)
     else:
         mute_ns = max(fact.at_ns + fact["deadline_ns"] - fact["boottime_ns"] for fact in leases)
-    ends = [fact.at_ns for fact in reign if fact.event in _ENDS or _hands_over(fact)]
+    back_ns = max((fact.at_ns for fact in reign if fact.event == "taken-back"), default=0)
+    ends = [
+        fact.at_ns for fact in reign if fact.at_ns > back_ns and (fact.event in _ENDS or _hands_over(fact))
+    ]
     return min([mute_ns, *ends])
 
 
@@ -110,7 +113,7 @@ def _last_output_ns(reign: Sequence[Fact]) -> int:
 
 
 def _hands_over(fact: Fact) -> bool:
-    return fact.event == "standing-down" and bool(fact["hand_over"])
+    return fact.event == "handing-over" or (fact.event == "standing-down" and bool(fact["hand_over"]))
 
 
 # What one side said of the other.
@@ -158,7 +161,8 @@ def _check_promotion(granted: Fact, owner: Reign, findings: Findings) -> None:
     text = f"term {granted['term']} was granted after term {owner.life.term}"
     findings.check(PROMOTION, is_newer, text, owner.life.reign[0], granted)
     barred = f"promoted though the bar was {owner.bar.value}"
-    findings.check(PROMOTION, owner.bar is not Bar.BARRED, barred, owner.bar_fact, granted)
+    may_be = owner.bar is not Bar.BARRED or (granted["session"], epoch) in owner.handed_over
+    findings.check(PROMOTION, may_be, barred, owner.bar_fact, granted)
     if (lifting := owner.lifting) is not None and owner.bar is not Bar.BARRED:
         is_named = lifting["session"] == granted["session"] and lifting["epoch"] <= epoch
         text = "promoted is not the replica for which the bar was lifted"

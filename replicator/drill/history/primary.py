@@ -49,6 +49,8 @@ class Reign:
         self.bar_fact: Fact = life.reign[0]
         #: The last request to lift the bar.
         self.lifting: Fact | None = None
+        #: (session, epoch) of each hand-over; it stays one even if the guest was taken back later.
+        self.handed_over: set[tuple[str, int]] = set()
         self.sessions: set[str] = set()
         self.sealed: dict[tuple[str, int], Fact] = {}
         self.released: Fact | None = None
@@ -58,6 +60,8 @@ class Reign:
         self._confirmed = 0
         self._confirming: Fact | None = None
         self._pausing: Fact | None = None
+        #: Of the newest pause that set no barrier: its number may be used once more.
+        self._overrun_epoch = 0
         self._opened: Fact | None = None
         self._is_linked = self._is_silent = self._is_frozen = self._hands_over = False
         #: Since when output is held; a term begins with output that passes.
@@ -67,6 +71,7 @@ class Reign:
             "greeting": self._greet,
             "accepted": self._accept,
             "pausing": self._pause,
+            "overrun": self._overrun,
             "opened": self._open,
             "sealed": self._seal,
             "acked": self._ack,
@@ -79,6 +84,8 @@ class Reign:
             "alone": lambda fact: self._set_bar(Bar.BARRED, fact),
             "standing-down": self._stand_down,
             "stood-down": self._stood_down,
+            "handing-over": self._hand_over,
+            "taken-back": self._take_back,
             "fenced": self._end,
             "lost": self._end,
             "lapsed": lambda _: self._freeze(True),
@@ -129,9 +136,13 @@ class Reign:
 
     def _pause(self, fact: Fact) -> None:
         last = self._pausing
-        grows = last is None or fact["epoch"] > last["epoch"]
+        epoch = fact["epoch"]
+        grows = last is None or epoch > last["epoch"] or epoch == last["epoch"] == self._overrun_epoch
         self._check(EPOCHS, grows, f"the pause of epoch {fact['epoch']} is no new epoch", last, fact)
-        self._pausing = fact
+        self._pausing, self._overrun_epoch = fact, 0
+
+    def _overrun(self, fact: Fact) -> None:
+        self._overrun_epoch = fact["epoch"]
 
     def _open(self, fact: Fact) -> None:
         last, epoch, base = self._opened, fact["epoch"], fact["base"]
@@ -201,6 +212,16 @@ class Reign:
     def _stood_down(self, fact: Fact) -> None:
         if not self._hands_over:
             self._set_bar(Bar.BARRED, fact)
+
+    def _hand_over(self, fact: Fact) -> None:
+        """Said again when it is not known whether it was recorded; it holds from the first time on."""
+        self.handed_over.add((fact["session"], fact["epoch"]))
+        self._set_bar(Bar.HANDED_OVER, fact)
+        self._end(fact)
+
+    def _take_back(self, fact: Fact) -> None:
+        self._over = None
+        self._set_bar(Bar.LIFTED if fact["same_term"] else Bar.BARRED, fact)
 
     def _end(self, fact: Fact) -> None:
         self._over = self._over or fact

@@ -52,13 +52,17 @@ class Watch:
             "asking": self._check_held,
             "granted": self._grant,
             "not-granted": self._refuse,
+            "handing-back": self._hand_back,
             "activating": self._activate,
             "running": self._run,
             "state": self._judge_word,
         }
 
     def walk(self) -> Watch:
-        for fact in [*self._life.watch, *(f for f in self._life.reign if f.event == "running")]:
+        for fact in [
+            *self._life.watch,
+            *(f for f in self._life.reign if f.event in ("running", "handing-back")),
+        ]:
             if (action := self._actions.get(fact.event)) is not None:
                 action(fact)
         return self
@@ -116,6 +120,10 @@ class Watch:
     def _grant(self, fact: Fact) -> None:
         self._check_held(fact)
         self.granted = fact
+
+    def _hand_back(self, _: Fact) -> None:
+        """Its guest has not run, so nothing was promoted."""
+        self.granted = None
 
     def _refuse(self, fact: Fact) -> None:
         self._refused = fact

@@ -1,6 +1,7 @@
 """The configuration files of a drill's pair, and where its file arbiter is.
 
-Each side reaches the file arbiter by a symbolic link of its own, so that it can be taken from one of them.
+Each side reaches the file arbiter by a symbolic link of its own, so that it can be taken from one of them. The pair
+runs as one in earnest would: with keys, and a pace that follows its output.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from replicator.demo.lab import REPLICATION, Lab
 from replicator.drill.matrix.faults import Setting
 from replicator.drill.stand.etcd import ETCD_URL
 from replicator.drill.stand.relaying import RELAY_HOST, RELAY_PORT
+from replicator.link.keys import write_keypair
 from replicator.service.config import DEFAULT_PORT
 
+#: Longest epoch, when no output waits.
 EPOCH_MS = 30
+GOAL = "latency=15ms"
 STAGING_MIB = 8
 ACK_PATIENCE_MS = 500
 #: Of the file arbiter, as in the demonstration; etcd has the shortest that it allows.
@@ -33,11 +37,14 @@ host = "{own}"
 host = "{peer}"
 port = {port}
 [keys]
-allow_plaintext = true
+secret = "{scratch}/{name}.key_secret"
+allow = ["{scratch}/{other}.key"]
 [arbiter]
 {arbiter}
 [epoch]
-interval_ms = {epoch_ms}
+pacing = "adaptive"
+goal = "{goal}"
+interval_max_ms = {epoch_ms}
 staging_mib = {staging_mib}
 ack_patience_ms = {patience_ms}
 """
@@ -58,14 +65,19 @@ def write_configs(lab: Lab, sides: Mapping[str, str], guest_file: str, setting: 
     (scratch / "guest.toml").write_text(guest_file)
     shutil.rmtree(arbiter_folder(scratch), ignore_errors=True)
     arbiter_folder(scratch).mkdir(mode=0o700)
+    for name in sides:
+        if not (scratch / f"{name}.key").exists():
+            write_keypair(scratch, name)
     for name, host in sides.items():
         link = arbiter_link(scratch, name)
         link.unlink(missing_ok=True)
         link.symlink_to(arbiter_folder(scratch))
-        (other,) = [one for one in sides.values() if one != host]
+        ((other_name, other),) = [one for one in sides.items() if one != (name, host)]
         is_relayed = setting is Setting.RELAYED
         text = _CONFIG.format(
             name=name,
+            other=other_name,
+            goal=GOAL,
             scratch=scratch,
             tap=lab.tap_name(host),
             own=lab.address(host, REPLICATION),

@@ -1,0 +1,167 @@
+"""Makes the parts of epochs small for their way to the secondary.
+
+Pages of an epoch are encoded against the versions that the secondary will hold when it applies that epoch: those of the
+epochs before it, in the order in which they travel. Rules: 1. A page that this epoch has carried already has no base,
+for what the secondary holds until the commit is still older. 2. A full synchronisation has no bases at all. 3. Whenever
+an epoch that was begun may not be committed, `forget` drops every base. Should a base be wrong all the same, the far
+end's check of the rebuilt part refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+import xxhash
+
+from replicator.memory.bases import BaseCache, BaseCounts
+from replicator.memory.encodings import EncodingStats, PageMethod, encode_pages
+from replicator.observe.status import EncodingStatus
+from replicator.units import PAGE_SIZE
+from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN, count_blocks, pack_table
+from replicator.wire.recording import page_data_header_bytes
+
+#: Parts that are encoded at a time, each by a thread of the pool.
+LOOKAHEAD_PARTS = 4
+#: What is encoded so quickly that handing it to another thread would take longer.
+INLINE_PAGES = 512
+#: A part that hardly shrinks travels as it is: rebuilding it would cost the far end a copy.
+GAIN_PERCENT_MIN = 4
+NO_BASES = BaseCounts(0, 0, 0, 0, 0)
+
+
+class Part(NamedTuple):
+    """A piece of an epoch's stream. `pfns` when it is a PAGE_DATA record, whose pages end it."""
+
+    data: memoryview
+    pfns: array[int] | None = None
+
+    @property
+    def pages(self) -> memoryview:
+        return self.data[page_data_header_bytes(len(self.pfns or ())) :]
+
+
+class CodedPart(NamedTuple):
+    """A part as it travels; see EpochPart for the fields."""
+
+    part: Part
+    payload: memoryview | bytes
+    encoding: str = PLAIN
+    part_bytes: int = 0
+    check: bytes = bytes(8)
+    stats: EncodingStats = EncodingStats()
+
+
+class PartEncoder:
+    """For all epochs of one primary. `bases` is None where none are to be kept."""
+
+    def __init__(self, bases: BaseCache | None) -> None:
+        self.bases = bases
+        #: Of all parts since the start; the bytes are those of device states too.
+        self._stats = EncodingStats()
+        self._part_bytes = 0
+        self._wire_bytes = 0
+        #: Held while threads may look bases up, also those of an epoch that was given up meanwhile.
+        self._looking = asyncio.Lock()
+        self._outdated = False
+
+    def open(self, *, full: bool) -> EpochEncoder:
+        """For one epoch; `full` when it has no base."""
+        return EpochEncoder(self, None if full else self.bases)
+
+    def forget(self) -> None:
+        """What the secondary holds is not certain any more."""
+        self._outdated = True
+        if not self._looking.locked():
+            self._drop_outdated()
+
+    def _drop_outdated(self) -> None:
+        if self.bases is not None and self._outdated:
+            self.bases.drop_all()
+        self._outdated = False
+
+    @contextlib.asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """Inside of the block bases are looked up: no other part is settled, and `forget` waits for the next block."""
+        async with self._looking:
+            self._drop_outdated()
+            yield
+
+    def count(self, coded: CodedPart) -> None:
+        self._stats += coded.stats
+        self._part_bytes += len(coded.part.data)
+        self._wire_bytes += len(coded.payload)
+
+    def show(self) -> EncodingStatus:
+        counts = self.bases.counts() if self.bases is not None else NO_BASES
+        return EncodingStatus(
+            {method.name.lower(): self._stats.pages[method] for method in PageMethod},
+            self._part_bytes,
+            self._wire_bytes,
+            counts.held_bytes,
+            counts.capacity * PAGE_SIZE,
+        )
+
+
+class EpochEncoder:
+    """Encodes the parts of one epoch, in the order in which they travel."""
+
+    def __init__(self, encoder: PartEncoder, bases: BaseCache | None) -> None:
+        self._encoder = encoder
+        self._bases = bases
+        #: Frames that this epoch has carried.
+        self._carried: set[int] = set()
+
+    async def encode(self, parts: Sequence[Part]) -> list[CodedPart]:
+        """The next parts. Each is to be given to `note_sent` as it leaves."""
+        async with self._encoder.looking():
+            for part in parts:
+                self._drop_carried(part)
+            if len(parts) == 1 and len(parts[0].pfns or ()) <= INLINE_PAGES:
+                return [encode_part(parts[0], self._bases)]
+            loop = asyncio.get_running_loop()
+            work = [loop.run_in_executor(None, encode_part, part, self._bases) for part in parts]
+            return list(await asyncio.gather(*work))
+
+    def _drop_carried(self, part: Part) -> None:
+        if self._bases is None or part.pfns is None:
+            return
+        if again := self._carried.intersection(part.pfns):
+            self._bases.drop(array("Q", again))
+        self._carried.update(part.pfns)
+
+    def note_sent(self, coded: CodedPart) -> None:
+        """The secondary will hold these versions once it has committed the epoch."""
+        part = coded.part
+        if self._bases is not None and part.pfns is not None:
+            self._bases.update(part.pfns, part.pages)
+        self._encoder.count(coded)
+
+
+def encode_part(part: Part, bases: BaseCache | None) -> CodedPart:
+    """Only reads the bases: parts without common frames may be encoded at the same time."""
+    if part.pfns is None:
+        return _encode_blocks(part)
+    encoded = encode_pages(part.pfns, part.pages, bases)
+    return _choose(part, PAGES, pack_table(part.pfns), encoded.data, encoded.stats)
+
+
+def _encode_blocks(part: Part) -> CodedPart:
+    blocks = count_blocks(len(part.data))
+    body = bytes(part.data).ljust(blocks * PAGE_SIZE, b"\0")
+    encoded = encode_pages(array("Q", range(blocks)), memoryview(body), None)
+    # Pages are the guest's; these are none and do not count as such.
+    return _choose(part, BLOCKS, b"", encoded.data, EncodingStats())
+
+
+def _choose(
+    part: Part, encoding: str, table: bytes, data: memoryview | bytes, stats: EncodingStats
+) -> CodedPart:
+    size = len(part.data)
+    if (len(table) + len(data)) * 100 > size * (100 - GAIN_PERCENT_MIN):
+        return CodedPart(part, part.data, stats=stats)
+    payload = b"".join((table, data))
+    return CodedPart(part, payload, encoding, size, xxhash.xxh3_64_digest(part.data), stats)
