@@ -7,11 +7,13 @@ SYSTEM_PACKAGES := gcc libc6-dev liblz4-dev python3-dev python3-venv qemu-system
 
 .PHONY: test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
-test: venv
-	$(BIN)/python -m pytest tests
+# Fast tests side by side, for most of them wait; live ones alone, for they need both cores.
+TEST_JOBS := 3
+
+test: fast-test live-test
 
 fast-test: venv
-	$(BIN)/python -m pytest tests -m "not live"
+	$(BIN)/python -m pytest tests -m "not live" -n $(TEST_JOBS)
 
 live-test: venv
 	$(BIN)/python -m pytest tests -m live

@@ -39,6 +39,8 @@ SILENT = {
     ev.EpochSealed,
     # Their causes are told: lapsed, regained, stopping, standing-down.
     fx.FreezeGuest, fx.ThawGuest, fx.EndGuest,
+    # `aborting` says the same, and of which session.
+    ev.BulkBroken,
     # `asking` with force, and `running`.
     ev.PromoteOrdered, ev.GuestActivated,
     # Remembered for the line that follows.
