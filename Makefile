@@ -13,7 +13,7 @@ TEST_JOBS := 3
 test: fast-test live-test
 
 fast-test: venv
-	$(BIN)/python -m pytest tests -m "not live" -n $(TEST_JOBS)
+	$(BIN)/python -m pytest tests -m "not live" -n $(TEST_JOBS) --dist loadfile
 
 live-test: venv
 	$(BIN)/python -m pytest tests -m live

@@ -86,8 +86,10 @@ class SimStore(ReplicaStore):
         return committed
 
     def abort(self) -> None:
+        was_open = self._open is not None
         super().abort()
-        self._on_change(self, "aborted")
+        if was_open:
+            self._on_change(self, "aborted")
 
     def discard(self, reason: str) -> None:
         super().discard(reason)

@@ -165,7 +165,8 @@ def as_map(record: Any) -> dict[str, Any]:
     cls = type(record)
     found = {name: getattr(record, name) for name in checks_of(cls)}
     for name in _NESTED[cls]:
-        found[name] = as_map(found[name])
+        if is_dataclass(found[name]):
+            found[name] = as_map(found[name])
     return found
 
 

@@ -12,7 +12,9 @@ from replicator.drill.actors.relay import DAMAGED_BYTES_MIN, FLIP, PORTS, TRUNCA
 
 BASE = 18_300
 TARGET = BASE + 10
-PIECE = bytes(range(256)) * (DAMAGED_BYTES_MIN // 256)
+PIECE = bytes(range(256)) * 8
+#: A piece that no harm is done to.
+SHORT = PIECE[: DAMAGED_BYTES_MIN - 1]
 
 
 class Far:
@@ -83,10 +85,10 @@ def test_one_bit_of_one_piece_of_bulk_is_flipped():
         await obey(relay, harm, {"damage": FLIP, "seed": 3})
         await (await say(1, PIECE)).readline()
         assert far.heard[1] == PIECE
-        await (await say(0, b"short")).readline()
-        assert far.heard[0] == b"short"
+        await (await say(0, SHORT)).readline()
+        assert far.heard[0] == SHORT
         await (await say(0, PIECE)).readline()
-        got = far.heard[0][5:]
+        got = far.heard[0][len(SHORT) :]
         assert sum((x ^ y).bit_count() for x, y in zip(got, PIECE, strict=True)) == 1
         await (await say(0, PIECE)).readline()
         assert far.heard[0].endswith(PIECE)

@@ -19,8 +19,8 @@ from replicator.units import NS_PER_MS, NS_PER_S
 
 pytestmark = pytest.mark.live
 
-MAX_BEHIND_MS = 300
-PROTECTED_S = 10
+MAX_BEHIND_MS = 100
+PROTECTED_S = 5
 CATCH_UP: Sections = {"clock": {"policy": "catch-up", "max_behind_ms": MAX_BEHIND_MS}}
 CONTINUE: Sections = MappingProxyType({})
 #: What an answer of the guest may be late by on a busy machine, output held for an epoch included.
@@ -99,7 +99,7 @@ def test_without_the_agent_the_guest_is_as_late_as_the_status_says() -> None:
         lost_min = last.behind_ms[0] - first.behind_ms[1]
         lost_max = last.behind_ms[1] - first.behind_ms[0]
         told = told_last["behind_ms"] - told_first["behind_ms"]
-        assert told > 100 and told_last["drift_ppm"] > 1000 and told_last["steps"] == 0
+        assert told > 50 and told_last["drift_ppm"] > 1000 and told_last["steps"] == 0
         assert lost_min - SLACK_MS < told < lost_max + SLACK_MS
         assert_monotonic_never_goes_back(watch)
 
@@ -107,8 +107,14 @@ def test_without_the_agent_the_guest_is_as_late_as_the_status_says() -> None:
 def test_with_the_agent_the_wall_clock_stays_within_its_bound_and_follows_a_failover() -> None:
     with watched(CATCH_UP) as (pair, watch):
         wait_clock(pair, "a", "the clock is set", lambda clock: clock["steps"] > 0)
-        watch.read_for(PROTECTED_S)
-        assert watch.read().behind_ms[0] < MAX_BEHIND_MS + SLACK_MS
+        steps, begun = clock_of(pair, "a")["steps"], len(watch.seen)
+
+        def is_set_twice_more(clock: dict[str, Any]) -> bool:
+            watch.read()
+            return bool(clock["steps"] >= steps + 2)
+
+        wait_clock(pair, "a", "the clock is set twice more", is_set_twice_more)
+        assert all(clocks.behind_ms[0] < MAX_BEHIND_MS + SLACK_MS for clocks in watch.seen[begun:])
         assert clock_of(pair, "a")["trouble"] == ""
         pair.kill_host("a")
         pair.wait_state("b", "active-alone")

@@ -36,7 +36,7 @@ from replicator.service.epoch_steps import EpochSteps
 from replicator.service.epoch_writer import OutgoingEpoch
 from replicator.service.guest_commands import GuestCommands
 from replicator.service.ledger import OwedLedger
-from replicator.service.part_encoder import PartEncoder
+from replicator.service.part_encoder import LOOKAHEAD_PARTS, PartEncoder
 from replicator.service.primary_role import PrimaryRole
 from replicator.sim import witness
 from replicator.sim.guest import SimGuest
@@ -351,9 +351,9 @@ def an_abandoned_epoch_keeps_the_wire(patch: pytest.MonkeyPatch) -> None:
             if not self.abandoned:
                 await self._writer.link.send_bulk(self._begin)
         while self._waiting and not self.abandoned:
-            await self._send_part(self._waiting[0])
-            if not self.abandoned:
-                self._waiting_bytes -= len(self._waiting.pop(0))
+            for coded in await self._encoder.encode(self._waiting[:LOOKAHEAD_PARTS]):
+                if not self.abandoned:
+                    await self._send_part(coded)
 
     patch.setattr(OutgoingEpoch, "_send_waiting", send_waiting)
 

@@ -54,6 +54,7 @@ NOTICES = (
     ev.StepFailed,
     ev.EpochRefused,
     ev.EpochFailed,
+    ev.BulkBroken,
     ev.ArbiterFailed,
     ev.LeaseLapsed,
     ev.LeaseTaken,

@@ -30,8 +30,11 @@ PORTS = 3
 HOST = "127.0.0.1"
 BULK = 0
 FLIP, TRUNCATE = "flip", "truncate"
-#: A shorter piece is a handshake or a header: damage is done to the guest's state.
-DAMAGED_BYTES_MIN = 2048
+#: A shorter piece may be a handshake or a keep-alive. The sealed end of an epoch is larger, however little the guest has
+#: changed.
+DAMAGED_BYTES_MIN = 128
+#: Of a byte, those that may be flipped: ZMTP ignores the others in the first byte of a frame.
+_BITS = 3
 _PIECE_BYTES = 1 << 18
 _PIECES_WAITING = 64
 _RESET = struct.pack("ii", 1, 0)
@@ -55,7 +58,7 @@ class Harm:
 
     def flip(self, piece: bytes) -> bytes:
         changed = bytearray(piece)
-        changed[self.rng.randrange(len(changed))] ^= 1 << self.rng.randrange(8)
+        changed[self.rng.randrange(len(changed))] ^= 1 << self.rng.randrange(_BITS)
         return bytes(changed)
 
 

@@ -85,7 +85,7 @@ class Slow(Injury):
 
 
 class Damage(Injury):
-    """To the next large piece of an epoch; the pair must find it and begin anew by itself."""
+    """To the next piece of an epoch; the pair must find it and begin anew by itself."""
 
     damage = FLIP
 
