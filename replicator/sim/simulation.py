@@ -27,8 +27,8 @@ from replicator.sim.settings import Settings
 from replicator.sim.witness import Witness
 from replicator.units import NS_PER_MS
 
-#: Which machine it is, and what states its parts are in.
-State = tuple[str, tuple[Enum, ...]]
+#: Which machine it is, what states its parts are in, and what else there is to say.
+State = tuple[str, tuple[Enum, ...], str]
 
 #: C7: within this time after the last fault the pair is protected again.
 SETTLE_NS = 12_000 * NS_PER_MS
@@ -140,11 +140,10 @@ class Simulation:
 def state_of(machine: PrimaryMachine | SecondaryMachine) -> State:
     """The part of a machine's state that decides what an event leads to."""
     if isinstance(machine, PrimaryMachine):
-        return "primary", (machine.life, machine.link, machine.bar, machine.pipeline.step)
-    parts = (machine.life, machine.replica)
-    return "secondary, receiving" if machine.receiving else "secondary", parts
+        return "primary", (machine.life, machine.link, machine.bar, machine.pipeline.step), ""
+    return "secondary", (machine.life, machine.replica), ", receiving" if machine.receiving else ""
 
 
 def describe_state(state: State) -> str:
-    side, parts = state
-    return f"{side}: {', '.join(part.value for part in parts)}"
+    side, parts, more = state
+    return f"{side} {', '.join(part.value for part in parts)}{more}"

@@ -60,6 +60,10 @@ class Watch:
         self.seen.append(Clocks(int(wall_ns), int(monotonic_ns), asked_ns, time.time_ns()))
         return self.seen[-1]
 
+    def read_closely(self) -> Clocks:
+        """Of several answers the one that was given soonest: it tells most exactly."""
+        return min((self.read() for _ in range(12)), key=lambda clocks: clocks.answered_ns - clocks.asked_ns)
+
     def read_for(self, seconds: float) -> None:
         until_ns = time.monotonic_ns() + int(seconds * NS_PER_S)
         while time.monotonic_ns() < until_ns:
@@ -125,11 +129,11 @@ def test_with_the_agent_the_wall_clock_stays_within_its_bound_and_follows_a_fail
 
 def test_a_failover_sets_the_clocks_back_and_the_status_says_how_far() -> None:
     with watched(CONTINUE) as (pair, watch):
-        before = watch.read()
+        before = watch.read_closely()
         told_before = clock_of(pair, "a")["behind_ms"]
         pair.kill_host("a")
         pair.wait_state("b", "active-alone")
-        after = watch.read()
+        after = watch.read_closely()
         told = clock_of(pair, "b")["behind_ms"] - told_before
         lost_min = after.behind_ms[0] - before.behind_ms[1]
         lost_max = after.behind_ms[1] - before.behind_ms[0]
