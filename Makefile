@@ -7,13 +7,11 @@ SYSTEM_PACKAGES := gcc libc6-dev liblz4-dev python3-dev python3-venv qemu-system
 
 .PHONY: test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
-# Fast tests side by side, for most of them wait; live ones alone, for they need both cores.
-TEST_JOBS := 3
-
-test: fast-test live-test
+test: venv
+	$(BIN)/python -m pytest tests
 
 fast-test: venv
-	$(BIN)/python -m pytest tests -m "not live" -n $(TEST_JOBS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not live"
 
 live-test: venv
 	$(BIN)/python -m pytest tests -m live
