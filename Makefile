@@ -5,13 +5,20 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := gcc libc6-dev liblz4-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server redis-tools clang clang-format libclang-rt-dev shellcheck \
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
-.PHONY: test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
+.PHONY: test pure-test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
-test: venv
-	$(BIN)/python -m pytest tests
+# Pure ones side by side; those with daemons, networks and VMs one after the other, for they disturb each other.
+PURE_TESTS := $(addprefix tests/,compare engine fuzz memory native observe sim store stream wire)
+OTHER_TESTS := $(filter-out $(PURE_TESTS),$(patsubst %/,%,$(wildcard tests/[a-z]*/)) $(wildcard tests/test_*.py))
 
-fast-test: venv
-	$(BIN)/python -m pytest tests -m "not live"
+test: pure-test
+	$(BIN)/python -m pytest $(OTHER_TESTS)
+
+fast-test: pure-test
+	$(BIN)/python -m pytest $(OTHER_TESTS) -m "not live"
+
+pure-test: venv
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PURE_TESTS)
 
 live-test: venv
 	$(BIN)/python -m pytest tests -m live

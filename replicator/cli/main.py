@@ -5,28 +5,37 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 from pythonjsonlogger.json import JsonFormatter
 from rich.console import Console
 
-from replicator.cli.bench import bench
-from replicator.cli.daemons import primary, secondary
-from replicator.cli.demo import demo
-from replicator.cli.drill import drill
-from replicator.cli.keygen import keygen
-from replicator.cli.operate import promote, stop
-from replicator.cli.status import status
-from replicator.cli.stream import stream
-from replicator.cli.switchover import switchover
-from replicator.cli.tune import tune
+from replicator.cli.lazy import LazyGroup
 from replicator.errors import ReplicatorError
 
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOG_FIELDS = "{asctime}{levelname}{name}{message}"
 
 
-@click.group()
+#: In the order of the help.
+COMMANDS: Final = {
+    "primary": "replicator.cli.daemons:primary",
+    "secondary": "replicator.cli.daemons:secondary",
+    "status": "replicator.cli.status:status",
+    "promote": "replicator.cli.operate:promote",
+    "switchover": "replicator.cli.switchover:switchover",
+    "stop": "replicator.cli.operate:stop",
+    "tune": "replicator.cli.tune:tune",
+    "keygen": "replicator.cli.keygen:keygen",
+    "demo": "replicator.cli.demo:demo",
+    "drill": "replicator.cli.drill:drill",
+    "bench": "replicator.cli.bench:bench",
+    "stream": "replicator.cli.stream:stream",
+}
+
+
+@click.group(cls=LazyGroup, places=COMMANDS)
 @click.option("--verbose", "-v", count=True, help="Once for progress, twice for everything.")
 @click.option("--json-log", is_flag=True, help="Log JSON objects, one a line.")
 @click.version_option(package_name="replicator")
@@ -36,23 +45,6 @@ def cli(verbose: int, json_log: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(LOG_FIELDS, style="{") if json_log else logging.Formatter(LOG_LINE))
     logging.basicConfig(level=level, handlers=[handler])
-
-
-for command in (
-    primary,
-    secondary,
-    status,
-    promote,
-    switchover,
-    stop,
-    tune,
-    keygen,
-    demo,
-    drill,
-    bench,
-    stream,
-):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

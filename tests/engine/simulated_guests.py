@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from replicator.engine.precopy import Decision, Precopy, Rates, Verdict
-from replicator.units import NS_PER_S, PAGE_SIZE
+from replicator.units import NS_PER_MS, NS_PER_S, PAGE_SIZE
+
+#: No pass is shorter, for it scans.
+PASS_NS_MIN = 5 * NS_PER_MS
 
 #: Takes (since_ns, until_ns), gives how many distinct pages were written in that time.
 Dirtying = Callable[[int, int], int]
@@ -41,7 +44,7 @@ class Copier:
     #: (decision, what the pause really took) of each pause that was made, given up ones included.
     pauses: list[tuple[Decision, int]] = field(default_factory=list)
 
-    def run(self, precopy: Precopy, passes_max: int = 10_000) -> Verdict:
+    def run(self, precopy: Precopy, passes_max: int = 20_000) -> Verdict:
         """PAUSE when it came to an end that way, else ABORT. CONTINUE after `passes_max` passes."""
         owed = self.ram_pages
         for _ in range(passes_max):
@@ -57,7 +60,7 @@ class Copier:
         return Verdict.CONTINUE
 
     def _pass(self, precopy: Precopy, owed: int) -> tuple[Decision, int]:
-        elapsed_ns = max(1, round(owed * PAGE_SIZE / self.rates.bytes_per_s * NS_PER_S))
+        elapsed_ns = max(PASS_NS_MIN, round(owed * PAGE_SIZE / self.rates.bytes_per_s * NS_PER_S))
         remaining = self._dirty_for(elapsed_ns)
         self.passes += 1
         return precopy.round_done(owed, remaining, elapsed_ns, self.rates, self.now_ns), remaining

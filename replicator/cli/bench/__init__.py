@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from replicator.cli.bench.compare import compare
-from replicator.cli.bench.failover import failover
-from replicator.cli.bench.interval import interval
-from replicator.cli.bench.micro import link, pages
-from replicator.cli.bench.pause import pause
-from replicator.cli.bench.scale import scale
-from replicator.cli.bench.sync import sync
+from replicator.cli.lazy import LazyGroup
+
+COMMANDS: Final = {
+    "interval": "replicator.cli.bench.interval:interval",
+    "pause": "replicator.cli.bench.pause:pause",
+    "sync": "replicator.cli.bench.sync:sync",
+    "failover": "replicator.cli.bench.failover:failover",
+    "link": "replicator.cli.bench.micro:link",
+    "pages": "replicator.cli.bench.micro:pages",
+    "scale": "replicator.cli.bench.scale:scale",
+    "compare": "replicator.cli.bench.compare:compare",
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, places=COMMANDS)
 def bench() -> None:
     """Measure this machine: real guests in network namespaces of their own. Needs root. See docs/bench.md."""
-
-
-for command in (interval, pause, sync, failover, link, pages, scale, compare):
-    bench.add_command(command)

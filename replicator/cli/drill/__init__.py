@@ -7,15 +7,12 @@ from pathlib import Path
 
 import click
 
-from replicator.cli.drill.check import check
-from replicator.cli.drill.for_real import run_for_real
-from replicator.cli.drill.matrix import run_matrix
-from replicator.cli.drill.on_copy import run_on_copy
+from replicator.cli.lazy import LazyGroup
 
 _CONFIG = click.Path(path_type=Path)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=LazyGroup, places={"check": "replicator.cli.drill.check:check"}, invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="Each fault and each phase once, in less than two minutes.")
 @click.option("--guest", type=click.Choice(("qemu", "synthetic")), default="qemu", show_default=True)
 @click.option("--faults", default="", help="Only these faults, comma-separated; a wrong name lists all.")
@@ -51,12 +48,16 @@ def drill(
         return
     if on_copy is not None and for_real is not None:
         raise click.UsageError("--on-copy and --for-real exclude each other")
+    # What each of them needs is imported where it is used: it is much.
     if on_copy is not None:
+        from replicator.cli.drill.on_copy import run_on_copy
+
         run_on_copy(on_copy, report, address)
     elif for_real is not None:
+        from replicator.cli.drill.for_real import run_for_real
+
         run_for_real(for_real, yes=yes, report=report)
     else:
+        from replicator.cli.drill.matrix import run_matrix
+
         sys.exit(run_matrix(guest, faults, phases, quick=quick, seed=seed, report=report))
-
-
-drill.add_command(check)

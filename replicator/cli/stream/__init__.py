@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from replicator.cli.stream.convert import convert
-from replicator.cli.stream.diff import diff
-from replicator.cli.stream.extract import extract
-from replicator.cli.stream.inspect import inspect
-from replicator.cli.stream.squash import squash
-from replicator.cli.stream.verify import verify
+from replicator.cli.lazy import LazyGroup
+
+COMMANDS: Final = {
+    "inspect": "replicator.cli.stream.inspect:inspect",
+    "verify": "replicator.cli.stream.verify:verify",
+    "convert": "replicator.cli.stream.convert:convert",
+    "extract": "replicator.cli.stream.extract:extract",
+    "diff": "replicator.cli.stream.diff:diff",
+    "squash": "replicator.cli.stream.squash:squash",
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, places=COMMANDS)
 def stream() -> None:
     """Look at, check, convert and take apart migration streams.
 
     Every command reads files of xl, libxl and libxc (versions 2 and 3) and legacy streams of 32- and 64-bit
     toolstacks, and tells them apart by itself. "-" is standard input or output.
     """
-
-
-for command in (inspect, verify, convert, extract, diff, squash):
-    stream.add_command(command)
