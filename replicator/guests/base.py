@@ -1,14 +1,15 @@
 """What the service may ask of a guest, whatever runs it.
 
 A `Guest` is a machine that exists: running or paused, with its RAM in a file that both it and we map. A `Standby`
-is a machine that waits beside its RAM file and becomes a `Guest` once. Rules every adapter keeps:
+is a machine that waits beside its RAM file and becomes a `Guest` once. A `SecondaryVm` is a guest that runs beside
+another one and is made equal to it at each checkpoint. Rules every adapter keeps:
 
 1. Between the return of `pause` and the call of `resume` the guest writes no page and sends no frame, so the dirty
    bitmap, the pages and the device state belong to one instant.
 2. `scan_dirty` reports every page written since the previous scan, at least once; the first scan reports all pages.
    A page reported though unchanged costs time, a page left out costs the guest.
 3. `activate` leaves the guest loaded and paused. The caller checks its lease and only then calls `resume`.
-4. `pause`, `resume` and `save_device_state` are called one at a time; the caller waits for each.
+4. `pause`, `resume`, `save_device_state` and `reload` are called one at a time; the caller waits for each.
 5. Nothing here decides anything: errors are `GuestError`, what happens to the guest by itself is a `GuestEvent`.
 
 This layer does not know about epochs, leases or the link.
@@ -151,6 +152,25 @@ class Guest(Protocol):
 
     async def kill(self) -> None:
         """End the process at once and wait for its end. May be repeated; not reported as Died."""
+        ...
+
+
+class SecondaryVm(Guest, Protocol):
+    """A guest that is made equal to another one again and again, and runs between two such reloads.
+
+    Of `Guest` all holds but the first scan: dirty tracking begins before the guest runs for the first time and never
+    ends, so each scan, the first one too, reports only what the guest or a load of its state wrote since the scan
+    before. What the caller writes into the RAM file need not be reported. A guest that goes on as a primary is the same
+    object, with no further step.
+    """
+
+    async def reload(self, device_state: bytes) -> None:
+        """Make the paused guest equal to the one that `device_state` was saved from. The RAM holds already what belongs
+        to the state.
+
+        Afterwards the guest is paused. Pages that it, or the load itself, writes are reported by the next scan. The
+        NICs' paths stay, but another process may be behind them, under another `pid`: the relay connects to them anew
+        before `resume`. After a GuestError, and after PoweredOff or Died, the guest can only be killed."""
         ...
 
 

@@ -26,7 +26,7 @@ __all__ = ["SyntheticConfig", "SyntheticGuest", "SyntheticStandby", "check_ram_f
 
 
 class SyntheticGuest:
-    """A synthetic guest that exists. Implements guests.base.Guest."""
+    """A synthetic guest that exists. Implements guests.base.Guest, and SecondaryVm when `start_secondary` made it."""
 
     def __init__(self, config: SyntheticConfig, process: SyntheticProcess, ram: GuestRam) -> None:
         self._config = config
@@ -43,6 +43,21 @@ class SyntheticGuest:
         guest = await _start(config, ram_path, incoming=False)
         if not paused:
             await guest.resume()
+        return guest
+
+    @classmethod
+    async def start_secondary(
+        cls, config: SyntheticConfig, ram_path: Path, device_state: bytes
+    ) -> SyntheticGuest:
+        """A paused guest on a RAM file that holds what belongs to `device_state`. Its first scan, too, reports only
+        what it wrote."""
+        guest = await _start(config, ram_path, incoming=True)
+        try:
+            guest._process.forget_dirty()  # before anything was written
+            await guest.load(device_state)
+        except BaseException:
+            await guest.kill()
+            raise
         return guest
 
     @property
@@ -109,6 +124,11 @@ class SyntheticGuest:
     async def load(self, device_state: bytes) -> None:
         """Take over `device_state`; for a machine that was started as a standby."""
         await self._process.command("load", state=device_state)
+
+    async def reload(self, device_state: bytes) -> None:
+        """See guests.base.SecondaryVm. Loading writes no page. Frames for the guest that wait in its NIC's socket are
+        taken when it runs again."""
+        await self._process.command("reload", state=device_state)
 
     async def wait_end(self) -> str:
         """Wait for the end of the process; returns why."""

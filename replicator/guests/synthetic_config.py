@@ -28,8 +28,10 @@ class SyntheticConfig:
     steps_per_ms: float = 1.0
     #: Length of the device state; QEMU's is about 60 kB.
     state_bytes: int = 4096
-    #: Milliseconds between frames sent unasked; 0: none.
+    #: Milliseconds of running time between frames sent unasked; 0: none.
     beacon_ms: int = 0
+    #: Probability, for each reply or beacon, that its host's entropy comes into it and into the RAM.
+    divergence: float = 0.0
     #: Whether an agent in the guest sets its wall clock on demand.
     agent: bool = False
     mac: str = "52:54:00:53:59:4e"
@@ -42,6 +44,7 @@ class SyntheticConfig:
         require((self.nic_guest_path is None) == (self.nic_relay_path is None), "a NIC has two paths")
         require(self.ram_bytes % PAGE_SIZE == 0 and self.ram_bytes >= 2 * PAGE_SIZE, "RAM: two pages or more")
         require(0 <= self.working_pages < self.pages, "the working set must fit behind page 0")
+        require(0 <= self.divergence <= 1, "the divergence is a probability")
 
     @property
     def pages(self) -> int:
@@ -62,7 +65,7 @@ class SyntheticConfig:
             uuid=self.uuid,
             ram_bytes=self.ram_bytes,
             layout=self.segments,
-            machine=f"synthetic-1,seed={self.seed},working={self.working_set},state={self.state_bytes}",
+            machine=f"synthetic-2,seed={self.seed},working={self.working_set},state={self.state_bytes}",
             macs=(self.mac,) if self.nic_guest_path else (),
         )
 

@@ -3,12 +3,16 @@
 It answers ARP for its address and counts requests, which come either as UDP to port 7 or as raw frames of
 EtherType 0x88b5 (IEEE 802, local experiments). A request's payload starts with a u64 sequence number; the reply's is
 
-    u64 sequence number of the request, u64 counter after it, u64 step, u64 boots        (big endian)
+    u64 sequence number of the request, u64 counter after it, u64 work, u64 boots, u64 draws, u64 noise   (big endian)
 
 The counter grows with each request executed, so a client sees a lost, repeated or undone one. A network may deliver
 a frame twice: with ONCE_FLAG in its sequence number a request is answered as often, and executed only if it is newer
 than every such one before. With WORK_FLAG it asks for work instead of being counted: so many steps as its low 32 bits
-say, before the reply. A beacon is an unasked reply to broadcast with sequence number BEACON_SEQUENCE.
+say, before the reply. `work` is the sum of all that was asked for. `noise` is the newest word of entropy that the guest
+took in, `draws` how many those were: the same number of draws with another noise is another history.
+
+A beacon is an unasked reply to broadcast with sequence number BEACON_SEQUENCE; instead of the counter it has its own
+number, from 1 on, and no work.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ _ARP_IPV4 = (1, _ETHERTYPE_IPV4, 6, 4)
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _UDP = struct.Struct("!HHHH")
 _SEQUENCE = struct.Struct("!Q")
-_REPLY = struct.Struct("!QQQQ")
+_REPLY = struct.Struct("!6Q")
 _FRAME_BYTES_MIN = 60
 
 
@@ -44,8 +48,10 @@ class Reply(NamedTuple):
 
     sequence: int
     counter: int
-    step: int
+    work: int
     boots: int
+    draws: int = 0
+    noise: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,15 @@ Step k writes one page: `page_of(k)` walks a working set in a seeded order, and 
 from a torn one at any step. Page 0 holds the registers; they are also the device state, and a machine that loads
 device state and RAM of different instants refuses to run.
 
-    page 0            magic, seed, step, counter, frames_in, boots, newest_once
+    page 0            the registers: magic, then the fields of `Registers` in their order
     pages 1..n        working set, page_content(seed, last step that wrote it), zero before the first
     pages n+1..       zero for ever
 
 The clocks are in the device state only, behind the registers: they stand still while the machine does.
+
+A machine may diverge: with a given probability it takes in a word of its host's entropy before it speaks. Equal
+machines then hold different registers and have written different pages, each still a whole state of its own. Without
+that only steps depend on time, and nothing that a request changes depends on them.
 
 Pages here are pages of the RAM file; where they lie in guest frames is the adapter's business. No I/O, no clock.
 """
@@ -18,17 +22,20 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 
-from replicator.errors import GuestError, require
+from replicator.errors import GuestError, InvariantError, require
 from replicator.units import PAGE_SIZE
 
 _WORD_MASK = (1 << 64) - 1
-_REGISTERS = struct.Struct("<8sQQQQQQ")
+_REGISTERS = struct.Struct("<8s10Q")
 _CLOCKS = struct.Struct("<QQ")
-_MAGIC = b"RPLSYNT1"
+_MAGIC = b"RPLSYNT2"
 _ZERO_PAGE = bytes(PAGE_SIZE)
+_ENTROPY_END = 1 << 64
+#: A machine that diverges does so many steps at most.
+DIVERGENT_STEPS_MAX = 16
 
 
 def mix(seed: int, number: int) -> int:
@@ -80,6 +87,13 @@ class Registers:
     boots: int = 1
     #: Number of the newest request that was to be served once only.
     newest_once: int = 0
+    #: Steps that were done because requests asked for them; they are part of `step`.
+    work: int = 0
+    #: Frames said unasked since power-on, through all boots.
+    beacons: int = 0
+    #: How often a word of entropy was taken in, and the newest one.
+    draws: int = 0
+    noise: int = 0
 
     def pack(self) -> bytes:
         return _REGISTERS.pack(_MAGIC, *astuple(self))
@@ -114,15 +128,36 @@ class Clocks:
         return cls(*_CLOCKS.unpack_from(state, _REGISTERS.size))
 
 
-class SyntheticMachine:
-    """The machine on its RAM. `dirty` has one byte a page, set to 1 after (never before) the page was written."""
+def no_entropy() -> int:
+    """Of a machine that never diverges."""
+    raise InvariantError("a machine without entropy is to diverge")
 
-    def __init__(self, ram: memoryview, dirty: memoryview, seed: int, working_pages: int) -> None:
+
+class SyntheticMachine:
+    """The machine on its RAM. `dirty` has one byte a page, set to 1 after (never before) the page was written.
+
+    `entropy` gives whole numbers below 2**64, uniformly distributed, that no other machine gets; with a `divergence` of
+    0 it is not asked."""
+
+    def __init__(
+        self,
+        ram: memoryview,
+        dirty: memoryview,
+        seed: int,
+        working_pages: int,
+        *,
+        divergence: float = 0.0,
+        entropy: Callable[[], int] = no_entropy,
+    ) -> None:
         require(len(ram) == len(dirty) * PAGE_SIZE, "one dirty byte a page")
         require(working_pages < len(dirty), "page 0 is not part of the working set")
+        require(0 <= divergence <= 1, "the divergence is a probability")
         self._ram = ram
         self._dirty = dirty
         self._walk = Walk(seed, working_pages)
+        #: An entropy below this makes the machine diverge.
+        self._diverges_below = int(divergence * _ENTROPY_END)
+        self._entropy = entropy
         self.registers = Registers(seed)
         self.clocks = Clocks()
 
@@ -158,16 +193,38 @@ class SyntheticMachine:
         self.registers.newest_once = number
         return self.serve_request()
 
+    def do_work(self, steps: int) -> None:
+        """Do the steps that a request asks for."""
+        # Once over the working set changes every page: more work would change no more.
+        steps = min(steps, self.pages)
+        self.registers.work += steps
+        self.advance(steps)
+
+    def count_beacon(self) -> int:
+        """The number of the next frame said unasked, from 1 on."""
+        self.registers.beacons += 1
+        self._write_registers()
+        return self.registers.beacons
+
+    def maybe_diverge(self) -> None:
+        """Before anything is said: with the given probability take in entropy, and write pages that depend on it."""
+        if not self._diverges_below or self._entropy() >= self._diverges_below:
+            return
+        self.registers.draws += 1
+        self.registers.noise = self._entropy()
+        self.advance(1 + self.registers.noise % DIVERGENT_STEPS_MAX)
+
     def count_frame(self) -> None:
         self.registers.frames_in += 1
         self._write_registers()
 
     def reset(self) -> None:
-        """Reboot: RAM is zeroed, everything but the number of boots starts anew."""
+        """Reboot: RAM is zeroed, everything but the numbers of boots and beacons starts anew."""
         for page in range(1, self._walk.pages + 1):
             self._ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = _ZERO_PAGE
             self._dirty[page] = 1
-        self.registers = Registers(self.registers.seed, boots=self.registers.boots + 1)
+        old = self.registers
+        self.registers = Registers(old.seed, boots=old.boots + 1, beacons=old.beacons)
         self._write_registers()
 
     def save(self, state_bytes: int) -> bytes:

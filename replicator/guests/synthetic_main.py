@@ -27,17 +27,9 @@ from typing import Any, NoReturn
 import msgpack
 
 from replicator.errors import GuestError
-from replicator.guests.synthetic_frames import (
-    BEACON_SEQUENCE,
-    ONCE_FLAG,
-    Address,
-    Reply,
-    answer_frame,
-    encode_beacon,
-    parse_mac,
-    work_in,
-)
+from replicator.guests.synthetic_frames import Address, parse_mac
 from replicator.guests.synthetic_machine import SyntheticMachine
+from replicator.guests.synthetic_service import SyntheticService
 from replicator.limits import FRAME_BYTES_MAX
 from replicator.units import NS_PER_MS, PAGE_SIZE
 
@@ -65,6 +57,7 @@ class Settings:
     steps_per_ms: float
     state_bytes: int
     beacon_ms: int
+    divergence: float
     mac: str
     ip: str
     #: Empty when the guest has no NIC.
@@ -82,9 +75,15 @@ class Machine:
         ram = mmap.mmap(settings.ram_fd, settings.ram_bytes)
         dirty = mmap.mmap(settings.dirty_fd, settings.ram_bytes // PAGE_SIZE)
         self._machine = SyntheticMachine(
-            memoryview(ram), memoryview(dirty), settings.seed, settings.working_pages
+            memoryview(ram),
+            memoryview(dirty),
+            settings.seed,
+            settings.working_pages,
+            divergence=settings.divergence,
+            entropy=_draw_entropy,
         )
-        self._own = Address(parse_mac(settings.mac), IPv4Address(settings.ip))
+        own = Address(parse_mac(settings.mac), IPv4Address(settings.ip))
+        self._service = SyntheticService(self._machine, own, settings.beacon_ms * NS_PER_MS)
         self._control = socket.socket(fileno=settings.control_fd)
         self._nic = self._open_nic() if settings.guest_path else None
         self._selector = selectors.DefaultSelector()
@@ -94,7 +93,6 @@ class Machine:
         #: CLOCK_MONOTONIC from which on the machine's running time was not counted yet.
         self._runs_since_ns = 0
         self._steps_due_ns = 0
-        self._beacon_due_ns = 0
         self._frames_lost = 0
         self._waiting: deque[bytes] = deque()
         if self._loaded:
@@ -168,6 +166,8 @@ class Machine:
             return {"state": self._save()}
         elif name == "load":
             self._load(command["state"])
+        elif name == "reload":
+            self._reload(command["state"])
         elif name == "step":
             self._machine.advance(command["steps"])
         elif name == "reset":
@@ -205,7 +205,7 @@ class Machine:
             return
         self._count_running_time()
         self._running = running
-        self._steps_due_ns = self._beacon_due_ns = time.monotonic_ns()
+        self._steps_due_ns = time.monotonic_ns()
         if self._nic is None:
             return
         if running:
@@ -235,6 +235,11 @@ class Machine:
         self._machine.load(state)
         self._loaded = True
 
+    def _reload(self, state: bytes) -> None:
+        if self._running or not self._loaded:
+            raise GuestError("the machine is not paused")
+        self._machine.load(state)
+
     # Work.
 
     def _do_steps(self) -> None:
@@ -249,12 +254,11 @@ class Machine:
             self._machine.advance(steps)
 
     def _send_beacon(self) -> None:
-        now = time.monotonic_ns()
-        if self._settings.beacon_ms and now >= self._beacon_due_ns:
-            self._beacon_due_ns = now + self._settings.beacon_ms * NS_PER_MS
-            registers = self._machine.registers
-            reply = Reply(BEACON_SEQUENCE, registers.counter, registers.step, registers.boots)
-            self._send_frame(encode_beacon(self._own.mac, reply))
+        self._count_running_time()
+        # Of several that are late, one a turn: a guest that was held up catches up without a flood.
+        beacon = self._service.next_beacon()
+        if beacon is not None:
+            self._send_frame(beacon)
 
     def _handle_frames(self) -> None:
         if self._nic is None:
@@ -264,21 +268,9 @@ class Machine:
                 frame = self._nic.recv(FRAME_BYTES_MAX)
             except BlockingIOError:
                 return
-            self._machine.count_frame()
-            answer = answer_frame(frame, self._own, self._serve)
+            answer = self._service.take_frame(frame)
             if answer is not None:
                 self._send_frame(answer)
-
-    def _serve(self, sequence: int) -> Reply:
-        counter = self._machine.registers.counter
-        if steps := work_in(sequence):
-            # Once over the working set changes every page: more work would change no more.
-            self._machine.advance(min(steps, self._machine.pages))
-        elif sequence & ONCE_FLAG:
-            counter = self._machine.serve_once(sequence)
-        else:
-            counter = self._machine.serve_request()
-        return Reply(sequence, counter, self._machine.registers.step, self._machine.registers.boots)
 
     def _send_frame(self, frame: bytes) -> None:
         """Queue a frame for the relay, behind those that wait already."""
@@ -304,6 +296,10 @@ class Machine:
         self._flush_frames()
         self._frames_lost += len(self._waiting)
         self._waiting.clear()
+
+
+def _draw_entropy() -> int:
+    return int.from_bytes(os.urandom(8))
 
 
 def main() -> NoReturn:

@@ -122,6 +122,10 @@ class SyntheticProcess:
             await asyncio.shield(self._listener)
         return self._ended_by
 
+    def forget_dirty(self) -> None:
+        """Take every page for known. While the machine neither runs nor loads."""
+        self.dirty[:] = bytes(len(self.dirty))
+
     def close_files(self) -> None:
         """Release the dirty map and the descriptors. May be repeated."""
         if self._dirty_fd >= 0:
@@ -170,6 +174,7 @@ class SyntheticProcess:
             steps_per_ms=config.steps_per_ms,
             state_bytes=config.state_bytes,
             beacon_ms=config.beacon_ms,
+            divergence=config.divergence,
             mac=config.mac,
             ip=config.ip,
             guest_path=str(config.nic_guest_path or ""),

@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from synthetic_tools import QUIET, TIMEOUT_S, Relay, run, scan, with_nic
 
 import replicator
 from replicator.errors import GuestError
@@ -23,65 +24,13 @@ from replicator.guests.synthetic_frames import (
     BEACON_SEQUENCE,
     ONCE_FLAG,
     WORK_FLAG,
-    Reply,
-    decode_reply,
-    encode_request,
-    parse_mac,
 )
 from replicator.guests.synthetic_machine import Registers, Walk
 from replicator.memory import ShadowTracker
 from replicator.memory.pages import GuestLayout, GuestRam, Segment
 from replicator.units import PAGE_SIZE
 
-QUIET = SyntheticConfig(ram_bytes=64 * PAGE_SIZE, steps_per_ms=0)
-PEER_MAC = parse_mac("52:54:00:00:00:09")
-TIMEOUT_S = 20.0
 ROOT = Path(replicator.__file__).parent.parent
-
-
-def run(body: Awaitable[None]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(body, TIMEOUT_S)
-
-    asyncio.run(bounded())
-
-
-class Relay:
-    """The other end of the guest's NIC."""
-
-    def __init__(self, config: SyntheticConfig) -> None:
-        (self.nic,) = config.nics
-        self.mac = parse_mac(config.mac)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(self.nic.relay_path))
-        self.socket.setblocking(False)
-
-    def connect(self) -> None:
-        """To the guest's end: then a full queue there makes `ask` wait."""
-        self.socket.connect(str(self.nic.guest_path))
-
-    async def ask(self, sequence: int) -> None:
-        await asyncio.get_running_loop().sock_sendall(
-            self.socket, encode_request(PEER_MAC, self.mac, sequence)
-        )
-
-    async def next_reply(self) -> Reply:
-        reply = decode_reply(await asyncio.get_running_loop().sock_recv(self.socket, 65536))
-        assert reply is not None
-        return reply
-
-    def read_empty(self) -> list[Reply | None]:
-        frames = []
-        while select.select([self.socket], [], [], 0)[0]:
-            frames.append(decode_reply(self.socket.recv(65536)))
-        return frames
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-def with_nic(config: SyntheticConfig, folder: Path) -> SyntheticConfig:
-    return replace(config, nic_guest_path=folder / "guest.sock", nic_relay_path=folder / "relay.sock")
 
 
 def frames_a_socket_holds() -> int:
@@ -95,13 +44,6 @@ def frames_a_socket_holds() -> int:
             except BlockingIOError:
                 return count
     raise AssertionError("the queue has no end")
-
-
-def scan(guest: SyntheticGuest) -> list[int]:
-    bitmap = guest.ram.layout.new_bitmap()
-    reported = guest.scan_dirty(bitmap)
-    assert bitmap.count() == reported
-    return list(bitmap.pfns())
 
 
 async def collect(guest: SyntheticGuest) -> list[GuestEvent]:
@@ -140,7 +82,7 @@ class Replica:
 def test_a_guest_starts_paused_or_running(tmp_path: Path) -> None:
     async def body() -> None:
         config = with_nic(replace(QUIET, beacon_ms=1), tmp_path)
-        relay = Relay(config)
+        relay = Relay(*config.nics)
         guest = await SyntheticGuest.start(config, tmp_path / "ram", paused=True)
         assert relay.read_empty() == []
         await guest.resume()
@@ -202,10 +144,11 @@ def test_frames_behind_a_hole_are_named_as_the_guest_names_them() -> None:
 def test_every_checkpoint_of_a_running_guest_is_whole(tmp_path: Path) -> None:
     async def body() -> None:
         config = with_nic(replace(QUIET, ram_bytes=256 * PAGE_SIZE, steps_per_ms=5, beacon_ms=1), tmp_path)
-        relay, replica = Relay(config), Replica(config, tmp_path / "replica")
+        relay, replica = Relay(*config.nics), Replica(config, tmp_path / "replica")
         guest = await SyntheticGuest.start(config, tmp_path / "ram")
         steps, dirty = [], []
         for _ in range(8):
+            relay.read_empty()  # said before the last checkpoint
             for _ in range(3):
                 await relay.next_reply()
             dirty.append(await replica.checkpoint(guest))
@@ -295,7 +238,7 @@ def test_activation_works_once_and_after_a_start(tmp_path: Path) -> None:
 def test_a_paused_guest_neither_writes_nor_speaks(tmp_path: Path) -> None:
     async def body() -> None:
         config = with_nic(replace(QUIET, steps_per_ms=5, beacon_ms=1), tmp_path)
-        relay = Relay(config)
+        relay = Relay(*config.nics)
         guest = await SyntheticGuest.start(config, tmp_path / "ram")
         relay.connect()
         await relay.next_reply()
@@ -320,7 +263,7 @@ def test_a_paused_guest_neither_writes_nor_speaks(tmp_path: Path) -> None:
 def test_a_burst_waits_for_a_slow_relay(tmp_path: Path) -> None:
     async def body() -> None:
         config = with_nic(QUIET, tmp_path)
-        relay = Relay(config)
+        relay = Relay(*config.nics)
         guest = await SyntheticGuest.start(config)
         relay.connect()
         burst = frames_a_socket_holds() + 100
@@ -339,14 +282,15 @@ def test_a_burst_waits_for_a_slow_relay(tmp_path: Path) -> None:
 def test_a_request_can_be_safe_to_repeat_or_ask_for_work(tmp_path: Path) -> None:
     async def body() -> None:
         config = with_nic(QUIET, tmp_path)
-        relay = Relay(config)
+        relay = Relay(*config.nics)
         guest = await SyntheticGuest.start(config)
         relay.connect()
         for sequence in (ONCE_FLAG | 5, ONCE_FLAG | 5, WORK_FLAG | 20, 6):
             await relay.ask(sequence)
         replies = [await relay.next_reply() for _ in range(4)]
         assert [reply.counter for reply in replies] == [1, 1, 1, 2]
-        assert [reply.step for reply in replies] == [0, 0, 20, 20]
+        assert [reply.work for reply in replies] == [0, 0, 20, 20]
+        assert (await guest.registers()).step == 20
         await guest.kill()
         relay.close()
 
@@ -356,7 +300,7 @@ def test_a_request_can_be_safe_to_repeat_or_ask_for_work(tmp_path: Path) -> None
 def test_frames_that_nobody_read_before_the_pause_are_lost_and_counted(tmp_path: Path) -> None:
     async def body() -> None:
         config = with_nic(QUIET, tmp_path)
-        relay = Relay(config)
+        relay = Relay(*config.nics)
         guest = await SyntheticGuest.start(config)
         relay.connect()
         burst = frames_a_socket_holds() + 100

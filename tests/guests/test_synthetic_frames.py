@@ -37,7 +37,7 @@ class Service:
 
     def __call__(self, sequence: int) -> Reply:
         self.executed.append(sequence)
-        return Reply(sequence, len(self.executed), 1000, 1)
+        return Reply(sequence, len(self.executed), 1000, 1, 3, 77)
 
 
 def arp_request(wanted: IPv4Address) -> bytes:
@@ -57,8 +57,8 @@ def test_a_raw_request_is_served_once() -> None:
     service = Service()
     answer = answer_frame(encode_request(PEER.mac, OWN.mac, 5), OWN, service)
     assert answer is not None
-    assert (answer[:6], answer[6:12], len(answer)) == (PEER.mac, OWN.mac, 60)
-    assert decode_reply(answer) == Reply(5, 1, 1000, 1)
+    assert (answer[:6], answer[6:12], len(answer)) == (PEER.mac, OWN.mac, 62)
+    assert decode_reply(answer) == Reply(5, 1, 1000, 1, 3, 77)
     assert service.executed == [5]
 
 
@@ -70,9 +70,9 @@ def test_a_udp_request_is_served_with_a_right_ipv4_header() -> None:
     total = sum(struct.unpack("!10H", header))
     assert (total & 0xFFFF) + (total >> 16) == 0xFFFF
     assert (header[12:16], header[16:20]) == (OWN.ip.packed, PEER.ip.packed)
-    assert struct.unpack_from("!HHH", udp) == (PORT, 40000, 8 + 32)
-    assert struct.unpack_from("!QQQQ", udp, 8) == (8, 1, 1000, 1)
-    assert struct.unpack_from("!H", header, 2) == (20 + 8 + 32,)
+    assert struct.unpack_from("!HHH", udp) == (PORT, 40000, 8 + 48)
+    assert struct.unpack_from("!6Q", udp, 8) == (8, 1, 1000, 1, 3, 77)
+    assert struct.unpack_from("!H", header, 2) == (20 + 8 + 48,)
 
 
 def test_arp_for_its_address_is_answered() -> None:
@@ -122,9 +122,9 @@ def test_noise_is_harmless(noise: bytes) -> None:
 
 
 def test_a_beacon_is_a_reply_nobody_asked_for() -> None:
-    beacon = encode_beacon(OWN.mac, Reply(BEACON_SEQUENCE, 3, 4, 5))
+    beacon = encode_beacon(OWN.mac, Reply(BEACON_SEQUENCE, 3, 0, 5, 1, 8))
     assert beacon[:6] == BROADCAST
-    assert decode_reply(beacon) == Reply(BEACON_SEQUENCE, 3, 4, 5)
+    assert decode_reply(beacon) == Reply(BEACON_SEQUENCE, 3, 0, 5, 1, 8)
     assert decode_reply(beacon[:40]) is None
     assert decode_reply(arp_request(OWN.ip).ljust(60)) is None
 

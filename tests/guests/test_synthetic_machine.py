@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,8 +77,9 @@ def test_reset_zeroes_and_counts_the_boot() -> None:
     bench = Bench()
     bench.machine.advance(4)
     bench.machine.serve_request()
+    bench.machine.count_beacon()
     bench.machine.reset()
-    assert bench.check() == Registers(SEED, boots=2)
+    assert bench.check() == Registers(SEED, boots=2, beacons=1)
 
 
 def test_saved_state_loads_where_the_ram_belongs_to_it() -> None:
@@ -125,3 +128,19 @@ def test_a_request_that_comes_twice_is_served_once() -> None:
     other.load(state)
     assert other.serve_once(12) == 3, "what was served is part of the state"
     assert other.serve_once(13) == 4
+
+
+@given(st.lists(st.integers(0, 4 * WORKING), max_size=5))
+def test_work_is_told_apart_from_steps_that_time_brought(asked: list[int]) -> None:
+    bench = Bench()
+    for steps in asked:
+        bench.machine.advance(3)
+        bench.machine.do_work(steps)
+    assert bench.check().work == sum(min(steps, WORKING) for steps in asked)
+    assert bench.check().step == bench.check().work + 3 * len(asked)
+
+
+def test_the_state_says_everything() -> None:
+    registers = Registers(*range(1, 11))
+    assert Registers.unpack(registers.pack()) == registers
+    assert len(fields(Registers)) == 10
