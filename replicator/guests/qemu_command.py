@@ -46,14 +46,20 @@ class Launch:
     incoming: bool
     #: The same for the guest agent's channel, when the guest has one.
     agent_fd: int | None = None
+    #: Where the relay's ends of the NICs are; None: in the run directory, too.
+    relay_dir: Path | None = None
 
 
-def nic_endpoints(config: QemuGuestConfig, run_dir: Path) -> tuple[NicEndpoint, ...]:
-    """The NICs' sockets in `run_dir`. ConfigError when their paths are too long for sockets."""
+def nic_endpoints(
+    config: QemuGuestConfig, run_dir: Path, relay_dir: Path | None = None
+) -> tuple[NicEndpoint, ...]:
+    """The NICs' sockets in `run_dir`, those of the relay in `relay_dir` if one is given. ConfigError when their paths
+    are too long for sockets."""
     endpoints = []
     for index, nic in enumerate(config.nics):
         name = f"nic{index}"
-        endpoint = NicEndpoint(name, nic.mac, run_dir / f"{name}.guest", run_dir / f"{name}.relay")
+        relay_path = (relay_dir or run_dir) / f"{name}.relay"
+        endpoint = NicEndpoint(name, nic.mac, run_dir / f"{name}.guest", relay_path)
         for path in (endpoint.guest_path, endpoint.relay_path):
             if len(bytes(path)) > SOCKET_PATH_BYTES_MAX:
                 raise ConfigError(
@@ -72,7 +78,7 @@ def build_command(config: QemuGuestConfig, launch: Launch) -> list[str]:
         *_boot(config),
         *_console(),
         *_monitors(launch.qmp_fds),
-        *_nics(config, launch.run_dir),
+        *_nics(config, launch),
         *_disks(config),
         *_agent(config, launch.agent_fd),
         *("-device", "pvpanic"),
@@ -121,9 +127,9 @@ def _monitors(fds: tuple[int, ...]) -> list[str]:
     return arguments
 
 
-def _nics(config: QemuGuestConfig, run_dir: Path) -> list[str]:
+def _nics(config: QemuGuestConfig, launch: Launch) -> list[str]:
     arguments, kind = [], _virtio_kind(config)
-    for nic in nic_endpoints(config, run_dir):
+    for nic in nic_endpoints(config, launch.run_dir, launch.relay_dir):
         sockets = (
             f"local.type=unix,local.path={_quote(nic.guest_path)},"
             f"remote.type=unix,remote.path={_quote(nic.relay_path)}"

@@ -65,6 +65,10 @@ class Control(Protocol):
 
     async def cont(self) -> None: ...
 
+    def forget_save(self) -> None:
+        """The guest is no longer as `stop` found it: a state saved in advance is none of it."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -76,6 +80,11 @@ class FastControl:
         self._state = state
         #: Number of the save that `stop` asked for and nobody collected.
         self._saving: int | None = None
+
+    @property
+    def channel(self) -> FastChannel:
+        """For other urgent commands, between two calls of these."""
+        return self._channel
 
     async def stop(self) -> None:
         self._saving = None
@@ -93,17 +102,17 @@ class FastControl:
         return self._state.read()
 
     async def cont(self) -> None:
-        self._drop_save()
+        self.forget_save()
         await self._channel.execute(_CONT)
+
+    def forget_save(self) -> None:
+        if self._saving is not None:
+            self._channel.forget(self._saving)
+            self._saving = None
 
     def close(self) -> None:
         self._channel.close()
         self._state.close()
-
-    def _drop_save(self) -> None:
-        if self._saving is not None:
-            self._channel.forget(self._saving)
-            self._saving = None
 
 
 class PlainControl:
@@ -123,6 +132,9 @@ class PlainControl:
 
     async def cont(self) -> None:
         await self._session.execute("cont")
+
+    def forget_save(self) -> None:
+        """Nothing is saved in advance here."""
 
     def close(self) -> None:
         self._state.close()

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from replicator.errors import GuestError
@@ -77,36 +77,48 @@ class Machine:
         self.process.close()
 
 
-async def launch(config: QemuGuestConfig, ram_path: Path, run_dir: Path, *, incoming: bool) -> Machine:
+async def launch(
+    config: QemuGuestConfig,
+    ram_path: Path,
+    run_dir: Path,
+    *,
+    incoming: bool,
+    relay_dir: Path | None = None,
+    identity: GuestIdentity | None = None,
+) -> Machine:
     """Start QEMU, paused, on the RAM file, which must exist. Must be called on the thread that lives as long as the
-    daemon: the process dies with it."""
+    daemon: the process dies with it. `relay_dir` is where the relay's ends of the NICs are, if not in `run_dir`.
+    `identity` is that of a machine of the same configuration, if it is known: finding it out takes reading all disks."""
     prepare_run_dir(run_dir)
     end_leftover(run_dir)
-    for nic in nic_endpoints(config, run_dir):
+    nics = nic_endpoints(config, run_dir, relay_dir)
+    for nic in nics:
         nic.guest_path.unlink(missing_ok=True)
     accel = await choose_accel(config)
     async with contextlib.AsyncExitStack() as undo:
-        machine = await _launch(config, ram_path, run_dir, accel, incoming, undo)
+        begin = Launch(accel, ram_path, run_dir, (), incoming, relay_dir=relay_dir)
+        machine = await _launch(config, begin, nics, identity, undo)
         undo.pop_all()
         return machine
 
 
 async def _launch(
     config: QemuGuestConfig,
-    ram_path: Path,
-    run_dir: Path,
-    accel: str,
-    incoming: bool,
+    begin: Launch,
+    nics: tuple[NicEndpoint, ...],
+    identity: GuestIdentity | None,
     undo: contextlib.AsyncExitStack,
 ) -> Machine:
+    run_dir = begin.run_dir
     pairs = [socket.socketpair() for _ in range(2 if config.agent is None else 3)]
     ours, fast_ours, *agent_ours = (end for end, _ in pairs)
     for end, _ in pairs:
         undo.callback(end.close)
     with contextlib.ExitStack() as theirs, _listen(run_dir / "uffd.sock") as listener:
         fds = tuple(theirs.enter_context(end).fileno() for _, end in pairs)
-        sockets = [nic.guest_path for nic in nic_endpoints(config, run_dir)]
-        command = build_command(config, Launch(accel, ram_path, run_dir, fds[:2], incoming, *fds[2:]))
+        sockets = [nic.guest_path for nic in nics]
+        agent_fd = fds[2] if agent_ours else None
+        command = build_command(config, replace(begin, qmp_fds=fds[:2], agent_fd=agent_fd))
         process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir, sockets)
         undo.callback(process.close)
         undo.push_async_callback(process.kill)
@@ -119,12 +131,13 @@ async def _launch(
     undo.callback(state.close)
     undo.push_async_callback(session.close)
     try:
-        identity = await _open_monitors(session, ours, channel, state, process.pid)
-        if incoming:
+        await _open_monitors(session, ours, channel, state)
+        identity = identity or await read_identity(session, process.pid)
+        if begin.incoming:
             await fill_rom(session, process.pid)
     except GuestError as error:
         raise await process.explain(error, "QEMU ended") from error
-    ram = GuestRam(ram_path, GuestLayout(identity.layout))
+    ram = GuestRam(begin.ram_path, GuestLayout(identity.layout))
     tracker_uffd.pop_all()
     return Machine(
         process=process,
@@ -133,19 +146,18 @@ async def _launch(
         identity=identity,
         ram=ram,
         tracker=GuestTracker(process.pid, uffd, ram),
-        nics=nic_endpoints(config, run_dir),
+        nics=nics,
         agent=AgentChannel(*agent_ours) if agent_ours else None,
     )
 
 
 async def _open_monitors(
-    session: QmpSession, sock: socket.socket, channel: FastChannel, state: StateFile, pid: int
-) -> GuestIdentity:
+    session: QmpSession, sock: socket.socket, channel: FastChannel, state: StateFile
+) -> None:
     sock.setblocking(False)
     await session.open(sock)
     await channel.open()
     await state.hand_over(session)
-    return await read_identity(session, pid)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ class QemuStandby:
     async def start(self, ram_path: Path) -> None:
         """See guests.base.Standby. The file must have the size of the guest's RAM."""
         require(self._machine is None, "a standby is started once")
-        self._check_ram_file(ram_path)
+        check_ram_file(self._config, ram_path)
         self._machine = await launch(self._config, ram_path, self._run_dir, incoming=True)
 
     @property
@@ -61,7 +61,7 @@ class QemuStandby:
             raise GuestError("a standby is activated once")
         self._is_activated = True
         try:
-            await _load(machine, device_state)
+            await load_incoming(machine, device_state)
         except GuestError:
             await machine.kill()
             raise
@@ -81,16 +81,19 @@ class QemuStandby:
             raise GuestError("the standby was not started, or was ended")
         return self._machine
 
-    def _check_ram_file(self, ram_path: Path) -> None:
-        try:
-            size = ram_path.stat().st_size
-        except OSError as error:
-            raise GuestError(f"cannot use RAM file {ram_path}: {error.strerror}") from error
-        if size != self._config.ram_bytes:
-            raise GuestError(f"RAM file {ram_path} has {size} bytes, the guest has {self._config.ram_bytes}")
+
+def check_ram_file(config: QemuGuestConfig, ram_path: Path) -> None:
+    """GuestError when there is no such file, or one of another size than the guest's RAM."""
+    try:
+        size = ram_path.stat().st_size
+    except OSError as error:
+        raise GuestError(f"cannot use RAM file {ram_path}: {error.strerror}") from error
+    if size != config.ram_bytes:
+        raise GuestError(f"RAM file {ram_path} has {size} bytes, the guest has {config.ram_bytes}")
 
 
-async def _load(machine: Machine, device_state: bytes) -> None:
+async def load_incoming(machine: Machine, device_state: bytes) -> None:
+    """Load the state into a machine that was launched to wait for one; it is paused afterwards."""
     fd = os.memfd_create(_STATE_NAME, os.MFD_CLOEXEC)
     try:
         written = os.pwrite(fd, device_state, 0)

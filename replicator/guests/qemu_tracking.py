@@ -50,6 +50,12 @@ class GuestTracker:
         except GuestError as error:
             return self._replace(error).scan(bitmap)
 
+    def give_uffd(self) -> int | None:
+        """Hand the userfaultfd over to another tracker, which is to be used instead of this one. None when there is
+        none, or when this tracker was armed already."""
+        uffd, self._uffd = self._uffd, None
+        return uffd
+
     def close(self) -> None:
         if self._tracker is not None:
             self._tracker.close()

@@ -99,3 +99,12 @@ def test_disk_boot_has_no_kernel() -> None:
 def test_too_long_a_run_directory_is_refused() -> None:
     with pytest.raises(ConfigError, match="longer than 107 bytes"):
         nic_endpoints(CONFIG, Path("/" + "d" * 100))
+
+
+def test_the_relays_ends_may_be_elsewhere() -> None:
+    (nic,) = nic_endpoints(CONFIG, Path("/run/a/vm0"), Path("/run/a"))
+    assert (nic.guest_path, nic.relay_path) == (Path("/run/a/vm0/nic0.guest"), Path("/run/a/nic0.relay"))
+    launch = dataclasses.replace(PRIMARY, run_dir=Path("/run/a/vm0"), relay_dir=Path("/run/a"))
+    assert after(build_command(CONFIG, launch), "-netdev") == [
+        "dgram,id=nic0,local.type=unix,local.path=/run/a/vm0/nic0.guest,remote.type=unix,remote.path=/run/a/nic0.relay"
+    ]

@@ -1,0 +1,143 @@
+"""Load a device state into a QEMU that has run already, as often as is wanted.
+
+By QEMU's job `snapshot-load` from an image of ours (qemu_secondary_image.py) in a memory file, which QEMU has open from
+the first load on: a load is one write into that file and two exchanges with QEMU. QEMU resets all devices and loads
+them; RAM is no part of the state, so it must be in place before. A refusal is told by the job alone, never by the
+command's answer. No word of this is in QEMU's manual: whether a QEMU does it, `prove` finds out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from replicator.errors import GuestError, InvariantError, require
+from replicator.guests.qemu_control import FastControl
+from replicator.guests.qemu_launch import Machine
+from replicator.guests.qemu_qmp import FastChannel, encode_command
+from replicator.guests.qemu_secondary_image import SNAPSHOT, StateImage, build_image
+from replicator.guests.qemu_state import find_clock_section
+from replicator.limits import LIBXL_RECORD_BYTES_MAX
+
+#: The number of the fd set with the image; the control's own is one less.
+FDSET_ID = 7_703
+#: What `query-status` may say of a guest that can run on.
+FIT_STATES = ("paused", "guest-panicked")
+
+_NODE = "replicator-state"
+_JOB = "replicator-reload"
+_LOAD = encode_command(
+    "snapshot-load", {"job-id": _JOB, "tag": SNAPSHOT, "vmstate": _NODE, "devices": [_NODE]}
+)
+_LIST_JOBS = encode_command("query-jobs")
+_DISMISS = encode_command("job-dismiss", {"id": _JOB})
+_STATUS = encode_command("query-status")
+
+
+class StateLoader:
+    """Loads states into one machine, which is paused and has left the state "inmigrate". `open` comes first."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._channel = _fast_channel(machine)
+        self._image = build_image(LIBXL_RECORD_BYTES_MAX)
+        self._fd = -1
+
+    async def open(self) -> None:
+        """Give QEMU the image. GuestError when it does not take it."""
+        self._fd = make_image_file(self._image)
+        session = self._machine.session
+        await session.pass_fd(self._fd, "add-fd", fdset_id=FDSET_ID)
+        await session.execute(
+            "blockdev-add",
+            driver="qcow2",
+            node_name=_NODE,
+            file={"driver": "file", "filename": f"/dev/fdset/{FDSET_ID}", "locking": "off"},
+        )
+
+    async def load(self, device_state: bytes) -> None:
+        """Load the state. After a GuestError the guest is good for nothing."""
+        write_state(self._fd, self._image, device_state)
+        # Its state of before goes with the guest of before.
+        self._machine.control.forget_save()
+        try:
+            await run_load(self._channel)
+        except GuestError as error:
+            raise await self._machine.process.explain(error, "QEMU ended while it loaded a state") from error
+
+    def close(self) -> None:
+        """Give the memory back, once the machine is gone or is never loaded again. May be repeated."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def make_image_file(image: StateImage) -> int:
+    """A memory file with the image; the descriptor is the caller's."""
+    fd = os.memfd_create("reload-image", os.MFD_CLOEXEC)
+    os.ftruncate(fd, image.file_bytes)
+    for offset, data in image.parts:
+        os.pwrite(fd, data, offset)
+    return fd
+
+
+def write_state(fd: int, image: StateImage, device_state: bytes) -> None:
+    """GuestError when there is no room for so much state."""
+    if not 0 < len(device_state) <= image.room_bytes:
+        raise GuestError(f"cannot load a device state of {len(device_state)} bytes")
+    written = os.pwrite(fd, device_state, image.state_offset)
+    require(written == len(device_state), "a memory file takes all that is written")
+
+
+async def run_load(channel: FastChannel) -> None:
+    """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on."""
+    await channel.execute(_LOAD)
+    job = _find_job(await channel.execute(_LIST_JOBS))
+    while job["status"] != "concluded":
+        job = _find_job(await channel.execute(_LIST_JOBS))
+    dismissed, asked = channel.send(_DISMISS, _STATUS)
+    await channel.answer(dismissed)
+    status = (await channel.answer(asked))["status"]
+    if "error" in job:
+        raise GuestError(f"QEMU refuses the device state: {job['error']}")
+    if status not in FIT_STATES:
+        raise GuestError(f"the guest is {status} instead of paused")
+
+
+async def prove(load: Callable[[bytes], Awaitable[None]], save: Callable[[], Awaitable[bytes]]) -> None:
+    """Load what a paused guest saves: what it saves then must be the same. GuestError says what went wrong."""
+    before = await save()
+    await load(before)
+    after = await save()
+    changed = find_changes(before, after)
+    if changed:
+        raise GuestError(f"the device state differs after a load, from byte {changed[0]} on")
+
+
+def find_changes(before: bytes, after: bytes) -> Sequence[int]:
+    """Where a state saved after a load differs from the one that was loaded, up to a number.
+
+    The clock of the machine, which tells the host's time of day, is left out."""
+    if len(before) != len(after):
+        return [min(len(before), len(after))]
+    clock = find_clock_section(before)
+    return [
+        at
+        for at, (one, other) in enumerate(zip(before, after, strict=True))
+        if one != other and at not in clock
+    ]
+
+
+def _find_job(jobs: list[dict[str, Any]]) -> dict[str, Any]:
+    for job in jobs:
+        if job["id"] == _JOB:
+            return job
+    raise GuestError("QEMU lost the job that loads the device state")
+
+
+def _fast_channel(machine: Machine) -> FastChannel:
+    control = machine.control
+    if not isinstance(control, FastControl):
+        raise InvariantError("a machine that was launched has a fast channel")
+    return control.channel

@@ -1,0 +1,176 @@
+"""Loading a state again, against a QEMU that follows a script; and what counts as proof that it works."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.errors import GuestError
+from replicator.guests.qemu_qmp import FastChannel
+from replicator.guests.qemu_secondary_image import build_image
+from replicator.guests.qemu_secondary_load import find_changes, make_image_file, prove, run_load, write_state
+
+JOB = "replicator-reload"
+#: As QEMU writes the clock of the day, between two other sections.
+CLOCK = b"\x12\x0bmc146818rtc" + bytes(4) + b"\0\0\0\3"
+STATE = b"QEVM before \x04\0\0\0" + CLOCK + b"12:34:56\x7e\0\0\0\x12 behind"
+
+
+class ScriptedQemu:
+    """The other end of the monitor. `statuses` are the job's, one a look; the last one stays."""
+
+    def __init__(self, statuses: list[str], *, error: str = "", refusal: str = "", status: str = "paused"):
+        self.statuses = statuses
+        self.error = error
+        self.refusal = refusal
+        self.status = status
+        self.asked: list[str] = []
+        self.jobs: list[str] = []
+
+    def answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(command)
+        if command == "snapshot-load":
+            if self.refusal:
+                return {"error": {"class": "GenericError", "desc": self.refusal}}
+            self.jobs.append(arguments["job-id"])
+        elif command == "query-jobs":
+            return {"return": [self._describe(job) for job in ["another", *self.jobs]]}
+        elif command == "job-dismiss":
+            self.jobs.remove(arguments["id"])
+        elif command == "query-status":
+            return {"return": {"status": self.status, "running": False}}
+        return {"return": {}}
+
+    def _describe(self, job: str) -> dict[str, Any]:
+        if job != JOB:
+            return {"id": job, "status": "running"}
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        told = {"error": self.error} if self.error and status == "concluded" else {}
+        return {"id": job, "status": status, **told}
+
+    async def serve(self, end: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=end)
+        while line := await reader.readline():
+            message = json.loads(line)
+            reply = self.answer(message["execute"], message.get("arguments", {}))
+            event = {"event": "JOB_STATUS_CHANGE", "data": {}, "timestamp": {}}
+            writer.write(json.dumps(event).encode() + b"\n" + json.dumps(reply).encode() + b"\n")
+        writer.close()
+
+
+def load_with(qemu: ScriptedQemu) -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        serving = asyncio.create_task(qemu.serve(theirs))
+        channel = FastChannel(ours)
+        try:
+            await run_load(channel)
+        finally:
+            channel.close()
+            await serving
+
+    asyncio.run(scenario())
+
+
+def test_a_load_ends_when_its_job_has() -> None:
+    qemu = ScriptedQemu(["created", "running", "concluded"])
+    load_with(qemu)
+    assert qemu.asked == ["snapshot-load", *["query-jobs"] * 3, "job-dismiss", "query-status"]
+    assert qemu.jobs == []
+
+
+def test_a_job_that_failed_is_told_and_dismissed() -> None:
+    qemu = ScriptedQemu(["concluded"], error="Error -22 while loading VM state")
+    with pytest.raises(GuestError, match="QEMU refuses the device state: Error -22"):
+        load_with(qemu)
+    assert qemu.jobs == []
+
+
+def test_a_command_that_is_refused_is_told() -> None:
+    with pytest.raises(GuestError, match="no such node"):
+        load_with(ScriptedQemu(["concluded"], refusal="no such node"))
+
+
+def test_a_job_that_vanishes_is_an_error() -> None:
+    qemu = ScriptedQemu(["running"])
+    qemu.jobs = Vanishing()
+    with pytest.raises(GuestError, match="lost the job"):
+        load_with(qemu)
+
+
+class Vanishing(list[str]):
+    def append(self, job: str) -> None: ...
+
+
+def test_a_guest_that_cannot_run_on_is_an_error() -> None:
+    with pytest.raises(GuestError, match="the guest is shutdown"):
+        load_with(ScriptedQemu(["concluded"], status="shutdown"))
+    load_with(ScriptedQemu(["concluded"], status="guest-panicked"))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
+def test_each_state_is_written_over_the_one_before(states: list[bytes]) -> None:
+    image = build_image(300)
+    fd = make_image_file(image)
+    try:
+        for state in states:
+            write_state(fd, image, state)
+            assert os.pread(fd, len(state), image.state_offset) == state
+        for offset, data in image.parts:
+            assert os.pread(fd, len(data), offset) == data
+        assert os.fstat(fd).st_size == image.file_bytes
+    finally:
+        os.close(fd)
+
+
+def test_a_state_without_room_is_refused() -> None:
+    image = build_image(1)
+    fd = make_image_file(image)
+    try:
+        for size in (0, image.room_bytes + 1):
+            with pytest.raises(GuestError, match=f"of {size} bytes"):
+                write_state(fd, image, bytes(size))
+    finally:
+        os.close(fd)
+
+
+def run(work: Coroutine[None, None, None]) -> None:
+    asyncio.run(work)
+
+
+class Machine:
+    """Saves what was loaded, but for `change`."""
+
+    def __init__(self, change: bytes | None = None) -> None:
+        self.state, self.change = STATE, change
+
+    async def load(self, state: bytes) -> None:
+        self.state = state if self.change is None else self.change
+
+    async def save(self) -> bytes:
+        return self.state
+
+
+def test_proof_is_what_is_saved_after_a_load() -> None:
+    for right in (None, STATE.replace(b"12:34:56", b"12:34:57")):
+        machine = Machine(right)
+        run(prove(machine.load, machine.save))
+    for wrong in (STATE.replace(b"behind", b"beside"), STATE + b"!", STATE.replace(b"12:34:56", b"12:3")):
+        machine = Machine(wrong)
+        with pytest.raises(GuestError, match="differs after a load, from byte"):
+            run(prove(machine.load, machine.save))
+
+
+@given(st.integers(0, len(STATE) - 1))
+def test_every_changed_byte_is_found_outside_of_the_clock(at: int) -> None:
+    changed = STATE[:at] + bytes([STATE[at] ^ 1]) + STATE[at + 1 :]
+    clock = range(STATE.index(CLOCK) + 1, STATE.index(b"\x7e"))
+    assert list(find_changes(STATE, changed)) == ([] if at in clock else [at])
