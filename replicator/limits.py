@@ -29,6 +29,9 @@ HOLD_BYTES_MAX = 32 << 20
 INPUT_LOG_BYTES_MAX = 16 << 20
 #: Largest Ethernet frame that crosses the relay.
 FRAME_BYTES_MAX = 65_536
+#: Frames in one message between the relays of a COLO pair (a larger frame goes alone), and the whole message.
+FRAMES_BATCH_BYTES_MAX = 64 << 10
+FRAMES_MESSAGE_BYTES_MAX = 96 << 10
 #: Comparison of outputs: connections, bytes not compared yet of one side of one connection (a scaled TCP window) and
 #: of everything, pieces out of order, datagrams that wait, bytes a comparer is asked about at once.
 COMPARE_CONNECTIONS_MAX = 4096

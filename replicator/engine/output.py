@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from replicator.errors import require
 from replicator.limits import HOLD_BYTES_MAX, INPUT_LOG_BYTES_MAX
@@ -56,6 +56,8 @@ class Verdict(Enum):
     """What became of a frame of the guest."""
 
     HELD = "held"
+    #: Held until the secondary's guest has said the same (engine/compare/compared_output.py).
+    COMPARING = "comparing"
     LEAVING = "leaving"
     LOST = "lost"
 
@@ -87,6 +89,36 @@ class OutputCounters:
     lost_frames: int
     #: Frames thrown away by a fence.
     discarded_frames: int
+
+
+class OutputHold(Protocol):
+    """What a relay needs of whoever decides when its guest's frames leave; `OutputMachine` says what each does."""
+
+    @property
+    def held_frames(self) -> int: ...
+
+    @property
+    def full(self) -> bool: ...
+
+    def hold(self, frame: Frame, now_ns: int) -> Verdict: ...
+
+    def inject(self, frames: Sequence[Frame], now_ns: int) -> None: ...
+
+    def mark_barrier(self, epoch: Epoch) -> tuple[int, int]: ...
+
+    def release(self, epoch: Epoch) -> int: ...
+
+    def set_mode(self, mode: OutputMode) -> int: ...
+
+    def next_leaving(self) -> Frame | None: ...
+
+    def mark_left(self, *, written: bool = True) -> None: ...
+
+    def discard(self) -> int: ...
+
+    def count_lost(self, frames: int = 1) -> None: ...
+
+    def counters(self) -> OutputCounters: ...
 
 
 class OutputMachine:

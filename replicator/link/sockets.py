@@ -22,7 +22,12 @@ import zmq
 from zmq.utils import z85
 
 from replicator.errors import ConfigError, TransportError
-from replicator.limits import FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX
+from replicator.limits import (
+    FRAME_BYTES_MAX,
+    FRAMES_MESSAGE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PART_BYTES_MAX,
+)
 from replicator.link.base import LinkConfig, PeerAddress
 from replicator.link.keys import Keys
 from replicator.wire.session import INPUT_BATCH_BYTES_MAX, Channel
@@ -33,6 +38,8 @@ Context = zmq.Context[Socket]
 BULK_HWM: Final = 4
 CONTROL_HWM: Final = 64
 HEARTBEAT_HWM: Final = 8
+#: Messages between two relays; a relay that is so far behind is given up.
+FRAMES_HWM: Final = 512
 HANDSHAKE_MS: Final = 2_000
 RECONNECT_MS: Final = 50
 STALLED_MS: Final = 15_000
@@ -72,26 +79,42 @@ def listen(context: Context, config: LinkConfig, channel: Channel, port: int) ->
         _set_own_keys(socket, keys)
     if config.keys is not None:
         socket.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
-    endpoint = _endpoint(config.bind_host, port)
-    try:
-        socket.bind(endpoint.replace(":0", ":*") if port == 0 else endpoint)
-    except zmq.ZMQError as error:
-        socket.close()
-        raise TransportError(
-            f"cannot listen for {channel.value} on {config.bind_host} port {port}: {error.strerror}",
-            hint="another daemon may run here, or the address is not one of this host",
-        ) from error
+    _bind(socket, config, channel.value, port)
+    return socket
+
+
+def listen_for_frames(context: Context, config: LinkConfig, port: int) -> Socket:
+    """A bound ROUTER for one channel between two relays, with CURVE if there are keys. TransportError when the port is
+    not to be had."""
+    socket = context.socket(zmq.ROUTER)
+    _set_frame_options(socket, config.bind_host)
+    socket.set(zmq.BACKLOG, BACKLOG)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    if config.keys is not None:
+        socket.set(zmq.CURVE_SERVER, 1)
+        _set_own_keys(socket, config.keys)
+        socket.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+    _bind(socket, config, "frames", port)
+    return socket
+
+
+def dial_for_frames(context: Context, config: LinkConfig, host: str, port: int, public_key: str) -> Socket:
+    """A DEALER that connects to a `listen_for_frames`, whose CURVE key is `public_key` ("" without keys)."""
+    _check_keys(config, host, public_key)
+    socket = context.socket(zmq.DEALER)
+    _set_frame_options(socket, host)
+    socket.set(zmq.IMMEDIATE, 1)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    if config.keys is not None:
+        socket.set(zmq.CURVE_SERVERKEY, public_key.encode())
+        _set_own_keys(socket, config.keys)
+    socket.connect(_endpoint(host, port))
     return socket
 
 
 def dial(context: Context, config: LinkConfig, channel: Channel, peer: PeerAddress) -> Socket:
     """A socket for the channel that will connect once `socket.connect(endpoint_of(...))` is called."""
-    config.check_secrecy(peer.host)
-    if (config.keys is None) != (peer.public_key == ""):
-        raise ConfigError(
-            "keys are configured for one side of the link only",
-            hint="name the peer's public key beside our own, or leave out both",
-        )
+    _check_keys(config, peer.host, peer.public_key)
     socket = context.socket(zmq.PUSH if channel is Channel.BULK else zmq.DEALER)
     _set_common(socket, channel, peer.host)
     # Nothing is queued until the handshake is through, and nothing outlives the connection.
@@ -122,22 +145,56 @@ def _endpoint(host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
+def _bind(socket: Socket, config: LinkConfig, what: str, port: int) -> None:
+    endpoint = _endpoint(config.bind_host, port)
+    try:
+        socket.bind(endpoint.replace(":0", ":*") if port == 0 else endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise TransportError(
+            f"cannot listen for {what} on {config.bind_host} port {port}: {error.strerror}",
+            hint="another daemon may run here, or the address is not one of this host",
+        ) from error
+
+
+def _check_keys(config: LinkConfig, host: str, public_key: str) -> None:
+    config.check_secrecy(host)
+    if (config.keys is None) != (public_key == ""):
+        raise ConfigError(
+            "keys are configured for one side of the link only",
+            hint="name the peer's public key beside our own, or leave out both",
+        )
+
+
 def _set_common(socket: Socket, channel: Channel, host: str) -> None:
+    _set_bounds(socket, _HWM[channel], _FRAME_BYTES_MAX[channel], host)
+    if channel is not Channel.BULK:
+        _set_pings(socket)
+
+
+def _set_frame_options(socket: Socket, host: str) -> None:
+    _set_bounds(socket, FRAMES_HWM, FRAMES_MESSAGE_BYTES_MAX, host)
+    _set_pings(socket)
+
+
+def _set_bounds(socket: Socket, hwm: int, frame_bytes_max: int, host: str) -> None:
     socket.set(zmq.LINGER, 0)
-    socket.set(zmq.SNDHWM, _HWM[channel])
-    socket.set(zmq.RCVHWM, _HWM[channel])
-    socket.set(zmq.MAXMSGSIZE, _FRAME_BYTES_MAX[channel] + SEALING_BYTES)
+    socket.set(zmq.SNDHWM, hwm)
+    socket.set(zmq.RCVHWM, hwm)
+    socket.set(zmq.MAXMSGSIZE, frame_bytes_max + SEALING_BYTES)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.TCP_MAXRT, STALLED_MS)
     socket.set(zmq.TCP_KEEPALIVE, 1)
     socket.set(zmq.TCP_KEEPALIVE_IDLE, 5)
     socket.set(zmq.TCP_KEEPALIVE_INTVL, 2)
     socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
-    if channel is not Channel.BULK:
-        socket.set(zmq.HEARTBEAT_IVL, PING_MS)
-        socket.set(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
     if ":" in host:
         socket.set(zmq.IPV6, 1)
+
+
+def _set_pings(socket: Socket) -> None:
+    socket.set(zmq.HEARTBEAT_IVL, PING_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
 
 
 def _curve_keys(config: LinkConfig, channel: Channel) -> Keys | None:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from replicator.engine.output import Frame, OutputMachine, OutputMode, Verdict
+from replicator.engine.output import Frame, OutputHold, OutputMachine, OutputMode, Verdict
 from replicator.errors import require
 from replicator.limits import FRAME_BYTES_MAX, HOLD_BYTES_MAX
 from replicator.output.announce import AddressBook, NicAddresses
@@ -70,10 +70,12 @@ class RelayCore:
         mode: OutputMode = OutputMode.PASS,
         hold_bytes_max: int = HOLD_BYTES_MAX,
         clock: Callable[[], int] = boottime_ns,
+        machine: OutputHold | None = None,
     ) -> None:
+        """`machine` takes the place of an `OutputMachine` with this `mode` and bound."""
         self.ports = tuple(ports)
         self.inputs = tuple(NicInputs(port, costs) for port in ports)
-        self.machine = OutputMachine(mode=mode, bytes_max=hold_bytes_max)
+        self.machine = machine or OutputMachine(mode=mode, bytes_max=hold_bytes_max)
         self._deadline = deadline
         self._callbacks = callbacks
         self._clock = clock
@@ -119,9 +121,8 @@ class RelayCore:
                 self.machine.count_lost()
                 continue
             book.learn_output(data)
-            if self.machine.hold(Frame(nic, data), now_ns) is Verdict.HELD and not self._waiting_said:
-                self._waiting_said = True
-                self._notices.append(self._callbacks.on_output_waiting)
+            if self.machine.hold(Frame(nic, data), now_ns) is Verdict.HELD:
+                self._say_waiting()
         return True
 
     def drain_guest(self) -> None:
@@ -154,6 +155,12 @@ class RelayCore:
         self._full_said = self._waiting_said = False
         return BarrierMark(epoch, max(input_seq - self._base_seq, 0), frames, size)
 
+    def release(self, epoch: Epoch) -> int:
+        return self.machine.release(epoch)
+
+    def set_mode(self, mode: OutputMode) -> int:
+        return self.machine.set_mode(mode)
+
     def discard_output(self) -> int:
         self._full_said = False
         return self.machine.discard()
@@ -166,21 +173,24 @@ class RelayCore:
 
     # Frames for the guest.
 
-    def read_network(self, nic: int) -> None:
-        """Number what the network has for the guest, give it or let it wait."""
+    def read_network(self, nic: int) -> bool:
+        """Number what the network has for the guest, give it or let it wait. False when it has nothing."""
         port, inputs = self.ports[nic], self.inputs[nic]
         first_seq = self._newest_seq + 1
         accepted: list[Frame] = []
+        found = False
         for _ in range(TURN_FRAMES_MAX):
             data = port.recv_network()
             if data is None:
                 break
+            found = True
             if inputs.has_room(len(data)):
                 accepted.append(self._number(Frame(nic, data)))
             else:
                 self._no_room_frames += 1
-        inputs.deliver()
         self._mirror(first_seq, accepted)
+        inputs.deliver()
+        return found
 
     def replay(self, frames: Sequence[Frame]) -> None:
         """Regardless of the room for live frames: the log they come from has its own bound."""
@@ -255,6 +265,12 @@ class RelayCore:
         if muted is not self._muted:
             self._muted = muted
             self._notices.append(self._callbacks.on_muted if muted else self._callbacks.on_unmuted)
+
+    def _say_waiting(self) -> None:
+        """A frame waits for its epoch's commit."""
+        if not self._waiting_said:
+            self._waiting_said = True
+            self._notices.append(self._callbacks.on_output_waiting)
 
     def _say_if_full(self) -> None:
         if self.machine.full and not self._full_said:

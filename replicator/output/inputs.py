@@ -134,6 +134,12 @@ class NicInputs:
         self._unread = []
         self._doubtful = []
 
+    def restart(self) -> None:
+        """The guest is another one's copy now: what waits and what was given was for the one that it was."""
+        self.forget_given()
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
     def _prune(self) -> None:
         """Keep of the given frames only those that the guest has not read."""
         unread = self._guest.unread_bytes()

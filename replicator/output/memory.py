@@ -59,7 +59,9 @@ def frame_cost(size: int) -> int:
     return size + 1
 
 
-class _Costs:
+class MemoryCosts:
+    """Of `MemoryPort`."""
+
     def cost(self, size: int) -> int:
         return frame_cost(size)
 
@@ -78,11 +80,13 @@ class MemoryOutput:
         mode: OutputMode = OutputMode.PASS,
         hold_bytes_max: int = HOLD_BYTES_MAX,
         clock: Callable[[], int] = boottime_ns,
+        core: RelayCore | None = None,
     ) -> None:
+        """`core`, with these ports, takes the place of one that is made of the other arguments."""
         self.ports = tuple(ports)
-        self._core = RelayCore(
+        self._core = core or RelayCore(
             self.ports,
-            _Costs(),
+            MemoryCosts(),
             deadline,
             callbacks or RelayCallbacks(),
             mode=mode,
@@ -113,10 +117,10 @@ class MemoryOutput:
         if not self.running:
             return
         for nic, port in enumerate(self.ports):
-            while self._core.read_guest(nic):
+            while port.from_guest and self._core.read_guest(nic):
                 pass
-            while port.from_network:
-                self._core.read_network(nic)
+            while port.from_network and self._core.read_network(nic):
+                pass
             self._core.inputs[nic].deliver()
         while self._core.write_network():
             pass
@@ -149,12 +153,12 @@ class MemoryOutput:
         self.pump()
 
     def release(self, epoch: Epoch) -> int:
-        released = self._core.machine.release(epoch)
+        released = self._core.release(epoch)
         self.pump()
         return released
 
     def set_mode(self, mode: OutputMode) -> int:
-        let_go = self._core.machine.set_mode(mode)
+        let_go = self._core.set_mode(mode)
         self.pump()
         return let_go
 

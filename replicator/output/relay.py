@@ -26,6 +26,7 @@ from replicator.limits import HOLD_BYTES_MAX
 from replicator.output.announce import NicAddresses
 from replicator.output.base import UNLIMITED, BarrierMark, Deadline, RelayCallbacks, RelayStats
 from replicator.output.core import TURN_FRAMES_MAX, RelayCore
+from replicator.output.fair_lock import FairLock
 from replicator.output.nic_socket import FrameCosts, NicPaths, NicSocket
 from replicator.units import Epoch
 
@@ -64,45 +65,40 @@ class NicEnds:
 
 
 class RelayPort:
-    """One NIC of the relay."""
+    """One NIC of the relay; without a TAP it has no network."""
 
-    def __init__(self, ends: NicEnds) -> None:
-        tap = self.tap = ends.tap
-        self.mac = ends.paths.mac
-        self.socket = NicSocket(ends.paths)
+    def __init__(self, paths: NicPaths, tap: TapDevice | None = None) -> None:
+        self.tap = tap
+        self.mac = paths.mac
+        self.socket = NicSocket(paths)
         self.recv_guest = self.socket.recv
         self.send = self.socket.send
         self.unread_bytes = self.socket.unread_bytes
-        self.recv_network = tap.read_frame
-        self.send_network = tap.write_frame
 
     @property
     def connected(self) -> bool:
         return self.socket.connected
 
+    def recv_network(self) -> bytes | None:
+        return None if self.tap is None else self.tap.read_frame()
 
-class Relay:
-    """The OutputPort of a guest with real NICs. See `output.base` for the order of calls.
+    def send_network(self, data: bytes) -> bool:
+        return self.tap is not None and self.tap.write_frame(data)
 
-    `ends` are the guest's NICs in order; `deadline` is read before each write to a TAP. Raises GuestError from any
-    call once the relay has failed."""
+
+class RelayThread:
+    """A core with sockets, a thread and a lock; `Relay` and the relays of COLO are such.
+
+    Raises GuestError from any call once the relay has failed."""
 
     def __init__(
-        self,
-        ends: Sequence[NicEnds],
-        *,
-        deadline: Deadline = UNLIMITED,
-        callbacks: RelayCallbacks | None = None,
-        mode: OutputMode = OutputMode.PASS,
-        hold_bytes_max: int = HOLD_BYTES_MAX,
+        self, ports: Sequence[RelayPort], costs: FrameCosts, core: RelayCore, callbacks: RelayCallbacks
     ) -> None:
-        self._ports = tuple(map(RelayPort, ends))
-        self._callbacks = callbacks or RelayCallbacks()
-        self._costs = FrameCosts()
-        self._core = RelayCore(
-            self._ports, self._costs, deadline, self._callbacks, mode=mode, hold_bytes_max=hold_bytes_max
-        )
-        self._lock = threading.Lock()
+        self._ports = tuple(ports)
+        self._callbacks = callbacks
+        self._costs = costs
+        self._core = core
+        self._lock = FairLock()
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -187,14 +183,14 @@ class Relay:
     def release(self, epoch: Epoch) -> int:
         with self._lock:
             self._check()
-            released = self._core.machine.release(epoch)
+            released = self._core.release(epoch)
             self._wake_if_needed()
             return released
 
     def set_mode(self, mode: OutputMode) -> int:
         with self._lock:
             self._check()
-            let_go = self._core.machine.set_mode(mode)
+            let_go = self._core.set_mode(mode)
             self._wake_if_needed()
             return let_go
 
@@ -249,9 +245,11 @@ class Relay:
                 return False
             for fd, _ in ready:
                 self._serve(fd)
+            self._serve_more()
             self._core.write_network(TURN_FRAMES_MAX * (len(self._ports) + 1))
             self._look_for_guests()
             self._poll_for_room()
+            self._finish_turn()
         return True
 
     def _patience_s(self) -> float:
@@ -266,6 +264,8 @@ class Relay:
         if fd == self._wake_fd:
             os.eventfd_read(fd)
             return
+        if fd not in self._sides:
+            return
         nic, is_guest = self._sides[fd]
         if not is_guest:
             self._core.read_network(nic)
@@ -274,11 +274,22 @@ class Relay:
         if nic in self._room_wanted:
             self._core.inputs[nic].deliver()
 
+    def _serve_more(self) -> None:
+        """What a turn has to do beside the descriptors of NICs."""
+
+    def _finish_turn(self) -> None:
+        """The last look before the thread waits, under the lock."""
+
     def _look_for_guests(self) -> None:
         """Connect to processes that came, and to those that took a former one's place."""
         now_s = time.monotonic()
         if now_s < self._look_at_s:
             return
+        self._connect_guests()
+        connected = all(port.connected for port in self._ports)
+        self._look_at_s = now_s + (_LOOK_S if connected else _LOOK_ABSENT_S)
+
+    def _connect_guests(self) -> None:
         for nic, port in enumerate(self._ports):
             if port.connected and not port.socket.peer_changed():
                 continue
@@ -286,8 +297,6 @@ class Relay:
             self._core.inputs[nic].forget_given()
             if port.socket.connect():
                 self._core.inputs[nic].deliver()
-        connected = all(port.connected for port in self._ports)
-        self._look_at_s = now_s + (_LOOK_S if connected else _LOOK_ABSENT_S)
 
     def _poll_for_room(self) -> None:
         """Ask for room at the guest's side exactly while frames wait for it."""
@@ -302,10 +311,14 @@ class Relay:
 
     def _open_port(self, nic: int, port: RelayPort) -> None:
         port.socket.open()
-        for fd, is_guest in ((port.socket.fileno(), True), (port.tap.fileno(), False)):
-            self._sides[fd] = (nic, is_guest)
-            self._epoll.register(fd, select.EPOLLIN)
+        self._watch_side(port.socket.fileno(), nic, is_guest=True)
+        if port.tap is not None:
+            self._watch_side(port.tap.fileno(), nic, is_guest=False)
         self._core.inputs[nic].deliver()
+
+    def _watch_side(self, fd: int, nic: int, *, is_guest: bool) -> None:
+        self._sides[fd] = (nic, is_guest)
+        self._epoll.register(fd, select.EPOLLIN)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -333,3 +346,23 @@ class Relay:
         self._epoll.close()
         os.close(self._wake_fd)
         self._costs.close()
+
+
+class Relay(RelayThread):
+    """The OutputPort of a guest with real NICs. See `output.base` for the order of calls.
+
+    `ends` are the guest's NICs in order; `deadline` is read before each write to a TAP."""
+
+    def __init__(
+        self,
+        ends: Sequence[NicEnds],
+        *,
+        deadline: Deadline = UNLIMITED,
+        callbacks: RelayCallbacks | None = None,
+        mode: OutputMode = OutputMode.PASS,
+        hold_bytes_max: int = HOLD_BYTES_MAX,
+    ) -> None:
+        ports = [RelayPort(one.paths, one.tap) for one in ends]
+        costs, callbacks = FrameCosts(), callbacks or RelayCallbacks()
+        core = RelayCore(ports, costs, deadline, callbacks, mode=mode, hold_bytes_max=hold_bytes_max)
+        super().__init__(ports, costs, core, callbacks)

@@ -1,14 +1,30 @@
-"""OutputMachine: order, exactly once, nothing before its epoch's release, bounds."""
+"""OutputMachine, and ComparedOutput while it compares nothing: order, exactly once, nothing before its epoch's release,
+bounds."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.compare import load_comparer
+from replicator.engine.compare.compared_output import ComparedOutput
 from replicator.engine.output import FRAME_OVERHEAD_BYTES, Frame, OutputMachine, OutputMode, Verdict
 from replicator.errors import InvariantError
 from replicator.units import Epoch
+
+AnyOutput = OutputMachine | ComparedOutput
+Kind = Callable[..., AnyOutput]
+
+
+def compared(**options: Any) -> ComparedOutput:
+    return ComparedOutput(load_comparer().guarded(lambda: 0), **options)
+
+
+KINDS = pytest.mark.parametrize("kind", [OutputMachine, compared], ids=["plain", "compared"])
 
 
 def frame(number: int, size: int = 60) -> Frame:
@@ -19,7 +35,7 @@ def number_of(one: Frame) -> int:
     return int.from_bytes(one.data[:4], "big")
 
 
-def leave_all(machine: OutputMachine) -> list[int]:
+def leave_all(machine: AnyOutput) -> list[int]:
     out = []
     while (one := machine.next_leaving()) is not None:
         machine.mark_left()
@@ -27,19 +43,21 @@ def leave_all(machine: OutputMachine) -> list[int]:
     return out
 
 
-def holding(**options: int) -> OutputMachine:
-    return OutputMachine(mode=OutputMode.HOLD, **options)
+def holding(kind: Kind, **options: int) -> AnyOutput:
+    return kind(mode=OutputMode.HOLD, **options)
 
 
-def test_pass_mode_lets_a_frame_leave_at_once() -> None:
-    machine = OutputMachine()
+@KINDS
+def test_pass_mode_lets_a_frame_leave_at_once(kind: Kind) -> None:
+    machine = kind()
     assert machine.hold(frame(1), 5) is Verdict.LEAVING
     assert leave_all(machine) == [1]
     assert machine.counters().left_frames == 1
 
 
-def test_held_frames_leave_only_with_their_epoch() -> None:
-    machine = holding()
+@KINDS
+def test_held_frames_leave_only_with_their_epoch(kind: Kind) -> None:
+    machine = holding(kind)
     machine.hold(frame(1), 10)
     machine.hold(frame(2), 11)
     assert machine.mark_barrier(Epoch(1)) == (2, 120)
@@ -53,8 +71,9 @@ def test_held_frames_leave_only_with_their_epoch() -> None:
     assert leave_all(machine) == [3]
 
 
-def test_one_release_covers_all_older_epochs_in_order() -> None:
-    machine = holding()
+@KINDS
+def test_one_release_covers_all_older_epochs_in_order(kind: Kind) -> None:
+    machine = holding(kind)
     for epoch in (1, 2, 3, 4):
         machine.hold(frame(epoch), 0)
         machine.mark_barrier(Epoch(epoch))
@@ -64,23 +83,26 @@ def test_one_release_covers_all_older_epochs_in_order() -> None:
     assert leave_all(machine) == [1, 2, 3]
 
 
-def test_a_release_without_its_barrier_is_our_bug() -> None:
-    machine = holding()
+@KINDS
+def test_a_release_without_its_barrier_is_our_bug(kind: Kind) -> None:
+    machine = holding(kind)
     machine.hold(frame(1), 0)
     with pytest.raises(InvariantError):
         machine.release(Epoch(1))
     assert leave_all(machine) == []
 
 
-def test_barriers_ascend() -> None:
-    machine = holding()
+@KINDS
+def test_barriers_ascend(kind: Kind) -> None:
+    machine = holding(kind)
     machine.mark_barrier(Epoch(3))
     with pytest.raises(InvariantError):
         machine.mark_barrier(Epoch(3))
 
 
-def test_pass_after_hold_keeps_the_order() -> None:
-    machine = holding()
+@KINDS
+def test_pass_after_hold_keeps_the_order(kind: Kind) -> None:
+    machine = holding(kind)
     machine.hold(frame(1), 0)
     machine.mark_barrier(Epoch(1))
     machine.hold(frame(2), 0)
@@ -89,16 +111,18 @@ def test_pass_after_hold_keeps_the_order() -> None:
     assert leave_all(machine) == [1, 2, 3]
 
 
-def test_hold_after_pass_begins_with_the_next_frame() -> None:
-    machine = OutputMachine()
+@KINDS
+def test_hold_after_pass_begins_with_the_next_frame(kind: Kind) -> None:
+    machine = kind()
     machine.hold(frame(1), 0)
     machine.set_mode(OutputMode.HOLD)
     assert machine.hold(frame(2), 0) is Verdict.HELD
     assert leave_all(machine) == [1]
 
 
-def test_an_unwritten_frame_stays_in_its_place_and_is_held() -> None:
-    machine = OutputMachine()
+@KINDS
+def test_an_unwritten_frame_stays_in_its_place_and_is_held(kind: Kind) -> None:
+    machine = kind()
     machine.hold(frame(1), 7)
     machine.hold(frame(2), 8)
     assert machine.next_leaving() == machine.next_leaving() == frame(1)
@@ -106,8 +130,9 @@ def test_an_unwritten_frame_stays_in_its_place_and_is_held() -> None:
     assert (counters.held_frames, counters.held_bytes, counters.oldest_held_ns) == (2, 120, 7)
 
 
-def test_discard_throws_everything_away_and_holds_from_then_on() -> None:
-    machine = holding()
+@KINDS
+def test_discard_throws_everything_away_and_holds_from_then_on(kind: Kind) -> None:
+    machine = holding(kind)
     for epoch in (1, 2):
         machine.hold(frame(epoch), 0)
         machine.mark_barrier(Epoch(epoch))
@@ -121,15 +146,17 @@ def test_discard_throws_everything_away_and_holds_from_then_on() -> None:
     assert (counters.discarded_frames, counters.held_frames) == (3, 1)
 
 
-def test_discard_ends_pass_mode() -> None:
-    machine = OutputMachine()
+@KINDS
+def test_discard_ends_pass_mode(kind: Kind) -> None:
+    machine = kind()
     machine.discard()
     assert machine.hold(frame(1), 0) is Verdict.HELD
 
 
-def test_full_asks_for_an_early_end_and_what_overflows_is_lost() -> None:
+@KINDS
+def test_full_asks_for_an_early_end_and_what_overflows_is_lost(kind: Kind) -> None:
     cost = 60 + FRAME_OVERHEAD_BYTES
-    machine = holding(bytes_max=4 * cost)
+    machine = holding(kind, bytes_max=4 * cost)
     verdicts = []
     fulls = []
     for number in range(5):
@@ -145,22 +172,25 @@ def test_full_asks_for_an_early_end_and_what_overflows_is_lost() -> None:
     assert machine.hold(frame(9), 0) is Verdict.HELD
 
 
-def test_small_frames_do_not_evade_the_bound() -> None:
-    machine = holding(bytes_max=100 * FRAME_OVERHEAD_BYTES)
+@KINDS
+def test_small_frames_do_not_evade_the_bound(kind: Kind) -> None:
+    machine = holding(kind, bytes_max=100 * FRAME_OVERHEAD_BYTES)
     verdicts = [machine.hold(Frame(0, b""), 0) for _ in range(101)]
     assert verdicts.count(Verdict.LOST) == 1
 
 
-def test_a_frame_that_cannot_be_written_is_lost_not_left() -> None:
-    machine = OutputMachine()
+@KINDS
+def test_a_frame_that_cannot_be_written_is_lost_not_left(kind: Kind) -> None:
+    machine = kind()
     machine.hold(frame(1), 0)
     machine.mark_left(written=False)
     counters = machine.counters()
     assert (counters.lost_frames, counters.left_frames, counters.held_bytes) == (1, 0, 0)
 
 
-def test_announcements_leave_in_hold_mode_after_what_leaves_already() -> None:
-    machine = holding()
+@KINDS
+def test_announcements_leave_in_hold_mode_after_what_leaves_already(kind: Kind) -> None:
+    machine = holding(kind)
     machine.hold(frame(1), 0)
     machine.mark_barrier(Epoch(1))
     machine.hold(frame(2), 0)
@@ -186,8 +216,8 @@ operations = st.lists(
 class Model:
     """The rules said another way: each frame carries the epoch it waits for, or None when it may leave."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self.machine = holding(bytes_max=bytes_max)
+    def __init__(self, kind: Kind, bytes_max: int) -> None:
+        self.machine = holding(kind, bytes_max=bytes_max)
         self.bytes_max = bytes_max
         self.count = 0
         self.closed = 0
@@ -256,9 +286,10 @@ class Model:
         assert self.count == self.lost + self.discarded + len(self.left) + len(self.inside)
 
 
+@KINDS
 @given(operations, st.sampled_from([600, 2_000, 100_000]))
-def test_any_history_keeps_the_rules(history: list[tuple[str, object]], bytes_max: int) -> None:
-    model = Model(bytes_max)
+def test_any_history_keeps_the_rules(kind: Kind, history: list[tuple[str, object]], bytes_max: int) -> None:
+    model = Model(kind, bytes_max)
     for name, argument in history:
         getattr(model, name)(argument)
         model.check()

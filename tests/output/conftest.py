@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from output_tools import TAP_NAME, AnyRelay, GuestEnd, Heard, Network, Paths
+from output_tools import TAP_NAME, AnyRelay, ColoAlone, GuestEnd, Heard, Network, Paths
 
 from replicator.output.native_relay import NativeRelay
 from replicator.output.relay import NicEnds, Relay
@@ -70,7 +70,7 @@ def heard() -> Heard:
     return Heard()
 
 
-@pytest.fixture(params=[Relay, NativeRelay], ids=["python", "native"])
+@pytest.fixture(params=[Relay, NativeRelay, ColoAlone], ids=["python", "native", "colo"])
 def relay_kind(request: pytest.FixtureRequest) -> type[AnyRelay]:
     """Each relay in turn: what a test says holds for both."""
     kind: type[AnyRelay] = request.param

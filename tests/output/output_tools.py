@@ -12,13 +12,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from replicator.compare import load_comparer
 from replicator.engine.output import Frame
 from replicator.output.base import RelayCallbacks
+from replicator.output.colo_relay import ColoRelay
 from replicator.output.native_relay import NativeRelay
-from replicator.output.relay import Relay
+from replicator.output.relay import NicEnds, Relay
 
-AnyRelay = Relay | NativeRelay
+
+class ColoAlone(ColoRelay):
+    """A COLO primary's relay that has no secondary."""
+
+    def __init__(self, ends: Sequence[NicEnds], **options: Any) -> None:
+        super().__init__(ends, load_comparer().guarded(lambda: 0), **options)
+
+
+AnyRelay = Relay | NativeRelay | ColoAlone
 
 GUEST_MAC = bytes.fromhex("525400000001")
 CLIENT_MAC = bytes.fromhex("525400000002")

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from output_tools import frame_in, frame_out, number_of
 
+from replicator.compare import load_comparer
 from replicator.deadline import SharedDeadline
 from replicator.engine.output import Frame, InputLog, OutputMode
 from replicator.output.base import OutputPort, RelayCallbacks
+from replicator.output.colo_memory import MemoryColoOutput, MemorySecondary
+from replicator.output.colo_relay import ColoRelay
 from replicator.output.memory import GUEST_QUEUE_FRAMES, MemoryOutput, MemoryPort
 from replicator.output.native_relay import NativeRelay
 from replicator.output.relay import Relay
+from replicator.output.secondary_relay import SecondaryRelay
 from replicator.units import Epoch
 
+Kind = Callable[..., MemoryOutput]
 
-def started(*, mode: OutputMode = OutputMode.HOLD, **options: object) -> tuple[MemoryOutput, MemoryPort]:
+
+def without_secondary(ports: Sequence[MemoryPort], **options: Any) -> MemoryOutput:
+    return MemoryColoOutput(ports, load_comparer().guarded(lambda: 0), **options)
+
+
+KINDS = pytest.mark.parametrize("kind", [MemoryOutput, without_secondary], ids=["plain", "colo"])
+
+
+def started(
+    kind: Kind, *, mode: OutputMode = OutputMode.HOLD, **options: object
+) -> tuple[MemoryOutput, MemoryPort]:
     port = MemoryPort()
-    output = MemoryOutput([port], mode=mode, **options)  # type: ignore[arg-type]
+    output = kind([port], mode=mode, **options)
     output.start()
     return output, port
 
 
 def test_all_relays_are_output_ports() -> None:
-    kinds: list[type[OutputPort]] = [MemoryOutput, Relay, NativeRelay]
+    kinds: list[type[OutputPort]] = [MemoryOutput, Relay, NativeRelay, ColoRelay, SecondaryRelay]
+    kinds += [MemoryColoOutput, MemorySecondary]
     wanted = {name for name in vars(OutputPort) if not name.startswith("_")}
     assert all(wanted <= set(dir(kind)) for kind in kinds)
 
 
-def test_release_and_mute() -> None:
+@KINDS
+def test_release_and_mute(kind: Kind) -> None:
     now = [100]
     deadline = SharedDeadline(50)
-    output, port = started(deadline=deadline, clock=lambda: now[0])
+    output, port = started(kind, deadline=deadline, clock=lambda: now[0])
     output.guest_sends(frame_out(1))
     output.hold_input()
     output.drain_and_mark(Epoch(1))
@@ -45,9 +66,10 @@ def test_release_and_mute() -> None:
     assert not output.stats().muted
 
 
-def test_the_oldest_unread_frame_of_any_nic_bounds_the_checkpoint() -> None:
+@KINDS
+def test_the_oldest_unread_frame_of_any_nic_bounds_the_checkpoint(kind: Kind) -> None:
     ports = [MemoryPort("52:54:00:00:00:01"), MemoryPort("52:54:00:00:00:02")]
-    output = MemoryOutput(ports)
+    output = kind(ports)
     output.start()
     output.network_sends(frame_in(1), 0)
     output.network_sends(frame_in(2), 1)
@@ -58,16 +80,18 @@ def test_the_oldest_unread_frame_of_any_nic_bounds_the_checkpoint() -> None:
     assert output.drain_and_mark(Epoch(1)).input_seq == 1
 
 
-def test_the_mark_takes_what_lies_in_the_socket_at_the_stop() -> None:
-    output, port = started()
+@KINDS
+def test_the_mark_takes_what_lies_in_the_socket_at_the_stop(kind: Kind) -> None:
+    output, port = started(kind)
     output.hold_input()
     port.from_guest.extend(frame_out(number) for number in range(100))
     assert output.drain_and_mark(Epoch(1)).held_frames == 100
 
 
-def test_output_of_two_nics_leaves_on_its_own_side_in_order() -> None:
+@KINDS
+def test_output_of_two_nics_leaves_on_its_own_side_in_order(kind: Kind) -> None:
     ports = [MemoryPort("52:54:00:00:00:01"), MemoryPort("52:54:00:00:00:02")]
-    output = MemoryOutput(ports, mode=OutputMode.HOLD)
+    output = kind(ports, mode=OutputMode.HOLD)
     output.start()
     for number in range(6):
         output.guest_sends(frame_out(number), number % 2)
@@ -92,15 +116,16 @@ steps = st.lists(
 )
 
 
+@KINDS
 @given(steps)
-def test_no_input_is_lost_by_any_checkpoint_and_take_over(history: list[tuple[str, int]]) -> None:
+def test_no_input_is_lost_by_any_checkpoint_and_take_over(kind: Kind, history: list[tuple[str, int]]) -> None:
     """After any history: what the checkpoint contains plus what the log replays is every frame that came.
 
     A checkpoint throws away up to so many frames that the guest's side had read around the stop, as a hypervisor
     may; the running guest must still get each frame at least once, too."""
     log = InputLog()
     callbacks = RelayCallbacks(on_input=lambda first, frames: log.append(first, frames))
-    output, port = started(callbacks=callbacks)
+    output, port = started(kind, callbacks=callbacks)
     had: list[int] = []
     sent = epoch = 0
 

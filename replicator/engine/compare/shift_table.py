@@ -104,6 +104,11 @@ class ShiftTable:
             return frame
         return self._say(entry, frame, segment, stamp)
 
+    def recent_of(self, key: bytes) -> Shift:
+        """Of a connection since the last checkpoint."""
+        entry = self._entries.get(key)
+        return NO_SHIFT if entry is None else entry.recent
+
     def commit(self) -> None:
         """A checkpoint: this guest is the primary's now."""
         for entry in self._entries.values():
@@ -121,6 +126,11 @@ class ShiftTable:
         return tuple(
             (key, entry.lasting) for key, entry in self._entries.items() if entry.lasting != NO_SHIFT
         )
+
+    def forget_lasting(self) -> None:
+        """The primary tells anew which shifts last."""
+        for entry in self._entries.values():
+            entry.lasting = NO_SHIFT
 
     def adopt(self, lasting: Iterable[tuple[bytes, Shift]]) -> bool:
         """Of the primary's `export`. False when there is no room for all: a take-over would break some."""
