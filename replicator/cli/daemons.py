@@ -18,7 +18,7 @@ from replicator.cli.tell import Teller
 from replicator.cli.tune import sync_options
 from replicator.engine.guest_clock import ClockPolicy
 from replicator.errors import GuestError, LeaseLost
-from replicator.service.config import change_sync, load_config
+from replicator.service.config import Mode, change_mode, change_sync, load_config
 from replicator.service.daemon import Daemon, Options
 from replicator.service.secondary_role import TAKE_OVER_FAILED
 
@@ -34,6 +34,11 @@ _CLOCK = click.option(
     type=click.Choice([policy.value for policy in ClockPolicy]),
     help="What becomes of the time that the guest loses; in the place of [clock] policy.",
 )
+_MODE = click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    help="How the guest is kept alive; in the place of [epoch] mode.",
+)
 _EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append what happens as JSON lines.")
 
 
@@ -44,6 +49,7 @@ _EVENTS = click.option("--events", type=click.Path(path_type=Path), help="Append
 @click.option("--attach", type=click.Path(path_type=Path), help="QMP socket of a QEMU that runs already.")
 @click.option("--attach-fast", type=click.Path(path_type=Path), help="A second one: shorter pauses.")
 @sync_options
+@_MODE
 @_CLOCK
 @_EVENTS
 def primary(
@@ -52,12 +58,13 @@ def primary(
     discard_replica: bool,
     attach: Path | None,
     attach_fast: Path | None,
+    mode: str | None,
     clock: str | None,
     events: Path | None,
     **sync: Any,
 ) -> None:
     """Start the guest of CONFIG, or attach to it while it runs, and protect it."""
-    settings = change_sync(load_config(config), sync)
+    settings = change_mode(change_sync(load_config(config), sync), mode)
     if attach_fast is not None and attach is None:
         raise click.UsageError("--attach-fast needs --attach beside it")
     options = Options(record, events, discard_replica, attach, attach_fast, _policy(clock))
@@ -71,11 +78,15 @@ def primary(
 
 @click.command()
 @_CONFIG
+@_MODE
 @_CLOCK
 @_EVENTS
-def secondary(config: Path, clock: str | None, events: Path | None) -> None:
-    """Wait as the standby of CONFIG's guest, and take it over when its host dies."""
-    settings = load_config(config)
+def secondary(config: Path, mode: str | None, clock: str | None, events: Path | None) -> None:
+    """Wait as the standby of CONFIG's guest, and take it over when its host dies.
+
+    The primary's --mode is this pair's; the one given here counts from the take-over on.
+    """
+    settings = change_mode(load_config(config), mode)
 
     async def work() -> str:
         daemon = Daemon(settings, Options(events=events, clock=_policy(clock)))

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from replicator.observe.colo_status import ColoStatus, KindStatus
 from replicator.observe.status import SYNCING, ClockStatus, EncodingStatus, Progress
 from replicator.service.config import load_config
 from replicator.service.control import ask_daemon
@@ -66,6 +67,11 @@ def _describe_precopy(precopy: dict[str, Any]) -> str:
     )
 
 
+def _describe_colo(colo: dict[str, Any]) -> str:
+    kinds = {name: KindStatus(**each) for name, each in colo["kinds"].items()}
+    return ColoStatus(**colo | {"kinds": kinds}).describe()
+
+
 def _table(answer: dict[str, Any]) -> Table:
     stats = answer["stats"]
     table = Table(show_header=False, title=f"{answer['guest']} on {answer['node']} ({answer['role']})")
@@ -83,6 +89,7 @@ def _table(answer: dict[str, Any]) -> Table:
         ("pre-copy", _describe_precopy(answer["precopy"])),
         ("switchover", answer["switchover"]),
         ("protected after", f"{answer['protected_after_ms']:.0f} ms" if answer["protected_after_ms"] else ""),
+        ("colo", _describe_colo(answer["colo"])),
         ("link", EncodingStatus(**answer["encoding"]).describe()),
         ("held output", f"{answer['held_frames']} frames, {answer['held_bytes']} bytes"),
         ("lost output", f"{answer['lost_frames']} frames"),

@@ -51,6 +51,8 @@ class Reconnect(Effect):
 class OpenEpoch(Effect):
     epoch: Epoch
     base: Epoch
+    #: The secondary's VM is to run on from this epoch (COLO).
+    runs_vm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,29 @@ class EndGuest(Effect):
     graceful: bool
 
 
+# COLO, at the primary.
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendSecondaryVm(Effect):
+    """Send CHECKPOINT_NEW; the secondary answers with what its VM has written since the last commit."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOutput(Effect):
+    """Both guests run on from this epoch: what both say leaves."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class StopComparing(Effect):
+    """Output waits for commits again."""
+
+
 # Switchover, at the primary.
 
 
@@ -225,6 +250,57 @@ class ReportMove(Effect):
     """How the switchover ended, for whoever ordered it."""
 
     report: MoveReport
+
+
+# COLO, at the secondary.
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendVm(Effect):
+    """Stop our VM, read its sockets empty, and note the pages it has written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellVmSuspended(Effect):
+    """Send CHECKPOINT_SVM_SUSPENDED and the list of all pages written here since the last commit."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class LoadVm(Effect):
+    """Make our VM equal to the committed epoch; start its process if there is none."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class RunVm(Effect):
+    """Mark the replica as written to, then run our VM, give it the inputs after the epoch, and tell what it says."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class TellVmState(Effect):
+    """Send CHECKPOINT_SVM_READY (`runs` False) or CHECKPOINT_SVM_RESUMED."""
+
+    session: bytes
+    epoch: Epoch
+    runs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndVm(Effect):
+    """End our VM's process."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivateVm(Effect):
+    """Check the lease, run our VM if it stands still, let it speak, announce."""
+
+    epoch: Epoch
 
 
 # Secondary's.

@@ -290,6 +290,69 @@ class TakeBackOrdered(Event):
 # Secondary's.
 
 
+# COLO, at the primary.
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointAsked(Event):
+    """The comparison of outputs needs a checkpoint; `is_difference`: the guests have parted."""
+
+    epoch: Epoch
+    is_difference: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecondaryVmSuspended(Event):
+    """CHECKPOINT_SVM_SUSPENDED: the secondary's VM stands still for this epoch, if it has run; the pages that it has
+    written since the last commit are owed now."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class SecondaryVmResumed(Event):
+    """CHECKPOINT_SVM_RESUMED: the secondary's VM runs on from this epoch."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLost(Event):
+    """The guests' frames do not reach the other side any more: nothing can be compared."""
+
+    reason: str
+
+
+# COLO, at the secondary.
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendOrdered(Event):
+    """CHECKPOINT_NEW: the primary makes this epoch."""
+
+    session: bytes
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class VmLoaded(Event):
+    """Our VM equals the committed epoch, and stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmResumed(Event):
+    """Our VM runs on from the committed epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmFailed(Event):
+    """Our VM has ended, or could not be loaded, suspended or run. It cannot be used any more."""
+
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class HandOverReceived(Event):
     """The primary has stopped its guest for good: take over now."""
@@ -317,6 +380,8 @@ class EpochBegun(Event):
     term: int
     epoch: Epoch
     base: Epoch
+    #: The secondary's VM is to run on from this epoch (COLO).
+    runs_vm: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
     WAITING -> [LIVE ...] -> PAUSING -> COPYING -> SAVING -> RESUMING -> WAITING
     WAITING -> [EARLY]    -> PAUSING -> ...
                           ... SAVING -> STANDING -> RESUMING when the epoch is `last`: sent, and not resumed until it is told
+                PAUSING -> JOINING -> COPYING in COLO, until the secondary's VM stands still and its pages are owed too
 
 An epoch starts LIVE (copied while the guest runs, pass after pass) when much is owed: at a synchronisation, and after a
 pause that found more dirty pages than staging holds. When the guest is paused for the rest says engine/precopy.py; a
@@ -12,8 +13,9 @@ the policy of a synchronisation makes it give up (`gave_up`); a protected one is
 EARLY is one pass before the pause of an epoch that will be large, without the pages that are dirty every time.
 
 Rules: 1. A barrier is marked once for an epoch's number, so it never moves. 2. At most `in_flight_max` epochs are
-closed and not yet acked. 3. Whatever happens to an epoch, a paused guest is resumed. This file does not know about
-sessions, leases or where pages go; when an epoch is due says engine/pacing.py.
+closed and not yet acked. 3. Whatever happens to an epoch, a paused guest is resumed. 4. In COLO no page of an epoch is
+copied before the secondary's VM stands still: deltas build upon what it has written. This file does not know about
+sessions, leases or where pages go; when an epoch is due says engine/pacing.py, or in COLO engine/colo.py.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from enum import Enum
 
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
+from replicator.engine.colo import Colo, ColoPacer
 from replicator.engine.effects import Effect, Timer
 from replicator.engine.live_copy import LiveCopy
 from replicator.engine.measures import Measures
@@ -41,6 +44,8 @@ class Step(Enum):
     EARLY = "early"
     LIVE = "live"
     PAUSING = "pausing"
+    #: The guest stands still; the secondary's VM is to tell what it has written.
+    JOINING = "joining"
     COPYING = "copying"
     SAVING = "saving"
     RESUMING = "resuming"
@@ -60,11 +65,17 @@ class PipelineSettings:
     early_pages: int = 0
 
 
+_PAUSED = (Step.PAUSING, Step.JOINING, Step.COPYING, Step.SAVING, Step.RESUMING, Step.STANDING)
+
+
 class EpochPipeline:
     """One epoch at a time. `handle_*` return effects; the owner feeds events and keeps what was sent."""
 
-    def __init__(self, settings: PipelineSettings, first_epoch: int = 1) -> None:
+    def __init__(self, settings: PipelineSettings, first_epoch: int = 1, colo: Colo | None = None) -> None:
         self.settings = settings
+        self.colo = colo
+        #: The session whose secondary is asked to suspend its VM.
+        self.session = b""
         self.step = Step.IDLE
         #: Number of the newest epoch that was started.
         self.epoch = Epoch(first_epoch - 1)
@@ -81,7 +92,15 @@ class EpochPipeline:
         #: Why the last synchronisation was given up, "" if it was not. Stays until the next one starts.
         self.gave_up = ""
         self.measures = Measures()
-        self.pacer = Pacer(settings.pacing, self.measures, settings.in_flight_max)
+        in_flight_max = 1 if colo else settings.in_flight_max
+        self._in_flight_max = in_flight_max
+        self.pacer = (
+            ColoPacer(settings.pacing, self.measures, in_flight_max, colo)
+            if colo
+            else Pacer(settings.pacing, self.measures, in_flight_max)
+        )
+        #: Newest epochs for which the secondary's VM was asked to stand still, and does.
+        self._suspending = self._joined = Epoch(0)
         self._live_copy: LiveCopy | None = None
         self._is_syncing = False
         self._live_next = False
@@ -102,11 +121,16 @@ class EpochPipeline:
     @property
     def guest_paused(self) -> bool:
         """Whether this pipeline has the guest stopped, or is about to."""
-        return self.step in (Step.PAUSING, Step.COPYING, Step.SAVING, Step.RESUMING, Step.STANDING)
+        return self.step in _PAUSED
 
     @property
     def running(self) -> bool:
         return self.step is not Step.IDLE and not self._abandoned
+
+    @property
+    def awaits_secondary(self) -> bool:
+        """An epoch waits for its ack, or for the secondary's VM."""
+        return bool(self.in_flight) or self._is_joining
 
     @property
     def precopy(self) -> PrecopyReport | None:
@@ -133,13 +157,18 @@ class EpochPipeline:
             effects.append(fx.CancelTimer(Timer.EARLY))
         if self.step not in (Step.WAITING, Step.STANDING) or self._opened:
             effects.append(fx.AbandonEpoch(self.epoch))
+        if self.colo is not None:
+            self.colo.compared_from = None
+            effects.append(fx.StopComparing())
         self.in_flight, self._live_next, self._due = [], False, False
         self._opened = self._is_live = self._overran = self.hurries = self.last = False
         if not self.guest_paused:
             self.step = Step.IDLE
             return effects
         self._abandoned = True
-        return [*effects, *(self._resume() if self.step is Step.STANDING else [])]
+        # Nothing is under way that would report.
+        idle = self.step in (Step.STANDING, Step.JOINING)
+        return [*effects, *(self._resume() if idle else [])]
 
     def go_on(self, now_ns: int) -> list[Effect]:
         """The guest does not move after all: at the usual pace, and if it stands still already let it run."""
@@ -177,7 +206,7 @@ class EpochPipeline:
             return []
         if not self._due:
             self._due, self._due_since_ns = True, now_ns
-        in_flight_max = 1 if self.hurries else self.settings.in_flight_max
+        in_flight_max = 1 if self.hurries else self._in_flight_max
         if self.step is Step.EARLY or len(self.in_flight) >= in_flight_max:
             return []
         self._due = False
@@ -204,15 +233,16 @@ class EpochPipeline:
 
     @property
     def _expects_many(self) -> bool:
-        threshold = self.settings.early_pages
+        # In COLO an early pass would have to stop the secondary's VM.
+        threshold = 0 if self.colo else self.settings.early_pages
         return 0 < threshold <= self.measures.dirty_pages.median()
 
-    def handle_early_due(self) -> list[Effect]:
+    def handle_early_due(self, now_ns: int) -> list[Effect]:
         if self.step is not Step.WAITING or self._opened or self._due or not self._expects_many:
             return []
         self.epoch = Epoch(self.epoch + 1)
         self.step, self._opened = Step.EARLY, True
-        return [fx.OpenEpoch(self.epoch, self.base), fx.CopyEarly(self.epoch)]
+        return [self._open(now_ns), fx.CopyEarly(self.epoch)]
 
     def handle_early_copied(self, event: ev.EarlyCopied, now_ns: int) -> list[Effect]:
         if self.step is not Step.EARLY or event.epoch != self.epoch:
@@ -233,8 +263,14 @@ class EpochPipeline:
         if not self._opened:
             self.epoch = Epoch(self.epoch + 1)
             self._opened = True
-            opening.append(fx.OpenEpoch(self.epoch, self.base))
+            opening.append(self._open(now_ns))
+        if self._must_join:
+            return [*opening, *self._suspend_vm()]
         return [*opening, fx.CopyLive(self.epoch)]
+
+    def _open(self, now_ns: int) -> Effect:
+        runs_vm = self.colo is not None and not self.hurries and self.colo.runs_vm(now_ns)
+        return fx.OpenEpoch(self.epoch, self.base, runs_vm)
 
     def handle_live_copied(self, event: ev.LiveCopied, now_ns: int) -> list[Effect]:
         copy = self._live_copy
@@ -264,7 +300,8 @@ class EpochPipeline:
             pages_max = self.settings.staging_pages
         self.measures.pausing(now_ns, now_ns - self._due_since_ns if self.step is Step.WAITING else 0)
         self.step = Step.PAUSING
-        return [fx.PauseGuest(self.epoch, self.hold, pages_max)]
+        pause = fx.PauseGuest(self.epoch, self.hold, pages_max)
+        return [*self._suspend_vm(), pause] if self._must_join else [pause]
 
     def handle_paused(self, event: ev.GuestPaused, now_ns: int) -> list[Effect]:
         self._expect(Step.PAUSING, event.epoch)
@@ -276,10 +313,62 @@ class EpochPipeline:
             # Too much for a short pause: run on and copy live first. The number is spent.
             self._live_next = True
             return [fx.AbandonEpoch(self.epoch), *self._resume()]
-        self.step = Step.COPYING
-        opening: list[Effect] = [] if self._opened else [fx.OpenEpoch(self.epoch, self.base)]
+        opening: list[Effect] = [] if self._opened else [self._open(now_ns)]
         self._opened = True
-        return [*opening, fx.CopyPages(self.epoch)]
+        if self._must_join:
+            self.step = Step.JOINING
+            return opening
+        return [*opening, *self._copy_paused()]
+
+    def _copy_paused(self) -> list[Effect]:
+        self.step = Step.COPYING
+        return [fx.CopyPages(self.epoch)]
+
+    # COLO.
+
+    @property
+    def _must_join(self) -> bool:
+        """A full epoch overwrites all that the secondary's VM may have written."""
+        return self.colo is not None and self.base > 0 and self._joined != self.epoch
+
+    @property
+    def _is_joining(self) -> bool:
+        return self.running and self._must_join and self._suspending == self.epoch
+
+    def _suspend_vm(self) -> list[Effect]:
+        """At the same time as our guest, so that neither runs for long without the other."""
+        if self.colo is not None:
+            self.colo.compared_from = None
+        if self._suspending == self.epoch:
+            return []
+        self._suspending = self.epoch
+        return [fx.SuspendSecondaryVm(self.session, self.epoch)]
+
+    def handle_vm_suspended(self, event: ev.SecondaryVmSuspended) -> list[Effect]:
+        if event.epoch != self.epoch or not self._must_join:
+            return []
+        self._joined = self.epoch
+        if self.step is Step.LIVE:
+            return [fx.CopyLive(self.epoch)]
+        return self._copy_paused() if self.step is Step.JOINING and not self._abandoned else []
+
+    def handle_vm_resumed(self, event: ev.SecondaryVmResumed, now_ns: int) -> list[Effect]:
+        """From its newest epoch on, and not while the next one is being made."""
+        if self.colo is None or event.epoch != self.base or self.step is not Step.WAITING or self._opened:
+            return []
+        self.colo.compared_from = event.epoch
+        return [fx.CompareOutput(event.epoch), *([] if self._due else self._arm(now_ns))]
+
+    def handle_asked(self, event: ev.CheckpointAsked, now_ns: int) -> list[Effect]:
+        if self.colo is None or not isinstance(self.pacer, ColoPacer):
+            return []
+        if event.is_difference:
+            self.colo.differed(now_ns)
+        # Later than its pause the checkpoint that was asked for is under way, or made.
+        if self.step is not Step.WAITING or event.epoch != self.epoch + 1 or self.colo.compared_from is None:
+            return []
+        self.pacer.asked()
+        return [] if self._due else self._arm(now_ns)
 
     def handle_overrun(self, event: ev.PauseOverrun) -> list[Effect]:
         """Run on and copy live; the open epoch stays, for no barrier was marked with its number."""
@@ -335,7 +424,7 @@ class EpochPipeline:
         if not self._is_live:
             return self._start_live(now_ns)
         self.step = Step.LIVE
-        return [fx.CopyLive(self.epoch)]
+        return [] if self._must_join else [fx.CopyLive(self.epoch)]
 
     def _close(self, now_ns: int) -> list[Effect]:
         self._live_next = self._is_syncing = self._opened = self._is_live = False

@@ -21,6 +21,7 @@ from typing import Any
 
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
+from replicator.engine.colo import Colo, ColoSettings
 from replicator.engine.effects import Effect, Timer
 from replicator.engine.hand_over import HandOver, Stage
 from replicator.engine.move_report import Outcome
@@ -80,6 +81,8 @@ class PrimarySettings:
     promoted: bool = False
     #: What switchovers took after their last ack, 0 if there was none.
     take_over_ns: int = 0
+    #: Both guests run, and their outputs are compared.
+    colo: ColoSettings | None = None
 
 
 class PrimaryMachine:
@@ -87,7 +90,8 @@ class PrimaryMachine:
 
     def __init__(self, settings: PrimarySettings) -> None:
         self._settings = settings
-        self.pipeline = EpochPipeline(settings.pipeline)
+        self.colo = Colo(settings.colo) if settings.colo is not None else None
+        self.pipeline = EpochPipeline(settings.pipeline, colo=self.colo)
         self.link = Link.DOWN
         self.bar = Bar.BARRED
         self.life = Life.RUNNING
@@ -114,7 +118,9 @@ class PrimaryMachine:
             ev.PeerRefused: self._on_peer_refused,
             ev.EpochDue: lambda _, now: self.pipeline.handle_due(now) if self.life is Life.RUNNING else [],
             ev.OutputWaits: lambda _, now: self.pipeline.handle_output_waits(now),
-            ev.EarlyDue: lambda _, __: self.pipeline.handle_early_due() if self.life is Life.RUNNING else [],
+            ev.EarlyDue: lambda _, now: (
+                self.pipeline.handle_early_due(now) if self.life is Life.RUNNING else []
+            ),
             ev.EarlyCopied: lambda event, now: self.pipeline.handle_early_copied(event, now),
             ev.LiveCopied: self._on_live_copied,
             ev.PauseOverrun: self._on_pause_overrun,
@@ -141,6 +147,10 @@ class PrimaryMachine:
             ev.StandDownSettled: self._on_stand_down_settled,
             ev.SwitchoverOrdered: self._on_switchover_ordered,
             ev.OutputLeft: self._on_output_left,
+            ev.ChannelLost: self._on_channel_lost,
+            ev.CheckpointAsked: lambda event, now: self.pipeline.handle_asked(event, now),
+            ev.SecondaryVmSuspended: self._on_vm_suspended,
+            ev.SecondaryVmResumed: self._on_vm_resumed,
             ev.MoveOverdue: lambda _, now: self.move.overdue(now),
         }
 
@@ -168,6 +178,8 @@ class PrimaryMachine:
             return []
         handler = self._handlers.get(type(event), _ignore)
         effects = self._hand_over(event, now_ns) if self.life is Life.HANDING_OVER else handler(event, now_ns)
+        if self.colo and any(isinstance(effect, fx.SuspendSecondaryVm) for effect in effects):
+            effects = [*effects, self._await_peer(now_ns)]
         self.stretch.watch(event, effects, now_ns)
         return effects
 
@@ -196,7 +208,7 @@ class PrimaryMachine:
         return []
 
     def _on_ack_overdue(self, _: ev.AckOverdue, now_ns: int) -> list[Effect]:
-        if self.link is Link.READY and not self.pipeline.in_flight:
+        if self.link is Link.READY and not self.pipeline.awaits_secondary:
             return []
         silence = (
             "the secondary confirms no epoch" if self.link is Link.READY else "the secondary does not answer"
@@ -251,7 +263,7 @@ class PrimaryMachine:
 
     def _begin(self, base: Epoch, now_ns: int) -> list[Effect]:
         self.link, self.trouble = Link.READY, ""
-        self.pipeline.hold = True
+        self.pipeline.hold, self.pipeline.session = True, self.session
         cancel: list[Effect] = [fx.CancelTimer(Timer.ACK)]
         if self.life is not Life.RUNNING:
             self._waiting_for = base
@@ -340,6 +352,25 @@ class PrimaryMachine:
     def _on_epoch_refused(self, event: ev.EpochRefused, now_ns: int) -> list[Effect]:
         dropped = self._drop_link(f"epoch {event.epoch} not committed: {event.detail}", now_ns)
         return [*dropped, *self._go_alone(), fx.Reconnect()]
+
+    # COLO.
+
+    def _on_channel_lost(self, event: ev.ChannelLost, now_ns: int) -> list[Effect]:
+        """Another session brings another channel."""
+        if self.link is Link.DOWN:
+            return []
+        return [*self._drop_link(event.reason, now_ns), fx.Reconnect()]
+
+    def _on_vm_suspended(self, event: ev.SecondaryVmSuspended, _: int) -> list[Effect]:
+        if event.session != self.session or self.link is not Link.READY:
+            return []
+        effects = self.pipeline.handle_vm_suspended(event)
+        return effects if self.pipeline.awaits_secondary else [*effects, fx.CancelTimer(Timer.ACK)]
+
+    def _on_vm_resumed(self, event: ev.SecondaryVmResumed, now_ns: int) -> list[Effect]:
+        if event.session != self.session or self.link is not Link.READY or self.life is not Life.RUNNING:
+            return []
+        return self.pipeline.handle_vm_resumed(event, now_ns)
 
     # Bar and output.
 

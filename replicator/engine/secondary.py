@@ -6,7 +6,8 @@
 
 Rules: 1. Only a WHOLE replica asks for the guest. 2. An ack is sent after the commit, never before. 3. An epoch counts
 only if its session is the agreed one and its base is what was committed last. 4. A primary that did not say whose
-successor it is may not make us throw a promotable replica away. 5. Who stood down never promotes by itself.
+successor it is may not make us throw a promotable replica away. 5. Who stood down never promotes by itself. 6. In COLO
+a VM runs on the replica (secondary_vm.py): what it was an epoch of is then only where it came from.
 This file does not know what carries messages, how the store keeps its promises, or which guest waits.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.effects import Effect, Timer
+from replicator.engine.secondary_vm import VmKeeper
 from replicator.units import NS_PER_MS, Epoch
 
 RETRY_TAKE_OVER_NS = 10 * NS_PER_MS
@@ -66,6 +68,9 @@ class SecondaryMachine:
         #: The epoch at which the primary has handed over, while that is not settled.
         self._handed: Epoch | None = None
         self._open: Epoch | None = None
+        #: Whether the open epoch is one that our VM runs on from.
+        self._runs_vm = False
+        self.vm = VmKeeper()
         self._next_part = 0
         self._input_seq = 0
         self._handlers: dict[type[ev.Event], Callable[[Any, int], list[Effect]]] = {
@@ -81,6 +86,10 @@ class SecondaryMachine:
             ev.PeerSpoke: self._on_peer_spoke,
             ev.StoodDown: self._on_stood_down,
             ev.HandOverReceived: self._on_hand_over,
+            ev.SuspendOrdered: self._on_suspend_ordered,
+            ev.VmLoaded: lambda _, __: self.vm.loaded(self.session, self.committed),
+            ev.VmResumed: lambda _, __: self.vm.resumed(self.session, self.committed),
+            ev.VmFailed: self._on_vm_failed,
             ev.PromoteOrdered: self._on_promote_ordered,
             ev.RetryDue: self._on_retry_due,
             ev.TakeOverGranted: self._on_granted,
@@ -135,7 +144,7 @@ class SecondaryMachine:
 
     def _discard(self, reason: str) -> list[Effect]:
         self.committed, self.digest, self.trouble = Epoch(0), b"", reason
-        return [fx.DiscardReplica(reason)]
+        return [*self.vm.end(), fx.DiscardReplica(reason)]
 
     def _on_link_lost(self, _: ev.LinkLost, __: int) -> list[Effect]:
         return self._abort_open()
@@ -157,8 +166,9 @@ class SecondaryMachine:
         if event.base != self.committed or event.epoch <= self.committed:
             detail = f"it builds upon epoch {event.base}, this side holds epoch {self.committed}"
             return [*effects, fx.SendAbort(self.session, event.epoch, detail)]
-        self._open, self._next_part = event.epoch, 0
-        return [*effects, fx.BeginStore(self.term, event.epoch, self.session, full=event.base == 0)]
+        self._open, self._next_part, self._runs_vm = event.epoch, 0, event.runs_vm
+        begin = fx.BeginStore(self.term, event.epoch, self.session, full=event.base == 0)
+        return [*effects, *self.vm.stand_still(), begin]
 
     def _on_part(self, event: ev.PartReceived, _: int) -> list[Effect]:
         if event.session != self.session or event.epoch != self._open:
@@ -178,7 +188,8 @@ class SecondaryMachine:
         self._open = None
         self.committed, self.digest = event.epoch, event.digest
         self.trouble, self.barred = "", False
-        return [fx.SendAck(self.session, event.epoch, event.digest), fx.TrimInputs(self._input_seq)]
+        acked = [fx.SendAck(self.session, event.epoch, event.digest), fx.TrimInputs(self._input_seq)]
+        return [*acked, *self.vm.committed(event.epoch, runs=self._runs_vm)]
 
     def _on_failed(self, event: ev.EpochFailed, _: int) -> list[Effect]:
         if event.epoch != self._open:
@@ -199,6 +210,20 @@ class SecondaryMachine:
             return []
         self.trouble = reason if not self.committed else self.trouble
         return [fx.AbortStore(), fx.SendAbort(self.session, epoch, reason)]
+
+    # COLO.
+
+    def _on_suspend_ordered(self, event: ev.SuspendOrdered, _: int) -> list[Effect]:
+        if event.session != self.session or self.life is not Life.FOLLOWING or event.epoch <= self.committed:
+            return []
+        return self.vm.ordered(event.session, event.epoch)
+
+    def _on_vm_failed(self, event: ev.VmFailed, _: int) -> list[Effect]:
+        if not self.vm.owns_replica:
+            return self.vm.end()
+        aborted = self._abort_open()
+        told = fx.SendAbort(self.session, Epoch(self.committed + 1), event.reason)
+        return [*aborted, *self._discard(event.reason), told]
 
     # Taking over.
 
@@ -248,7 +273,10 @@ class SecondaryMachine:
     def _on_granted(self, event: ev.TakeOverGranted, _: int) -> list[Effect]:
         """Whatever was heard meanwhile, the guest is ours now: the other side is mute."""
         self.term, self.life = event.term, Life.PROMOTING
-        return [*self._abort_open(), fx.CancelTimer(Timer.RETRY), fx.ActivateGuest(self.committed)]
+        effects = [*self._abort_open(), fx.CancelTimer(Timer.RETRY)]
+        if self.vm.owns_replica:
+            return [*effects, fx.ActivateVm(self.committed)]
+        return [*effects, *self.vm.end(), fx.ActivateGuest(self.committed)]
 
     def _on_postponed(self, event: ev.TakeOverPostponed, now_ns: int) -> list[Effect]:
         if self.life is not Life.ASKING:

@@ -31,6 +31,7 @@ from replicator.wire.session import (
     Abort,
     Ack,
     Channel,
+    CheckpointWord,
     HandOverReply,
     HelloReply,
     KeyShare,
@@ -45,7 +46,7 @@ from replicator.wire.session import (
 
 #: `Received.peer_id` of what comes from the peer that we connected to.
 CONNECTED_PEER = b""
-_REPLIES = (KeyShare, HelloReply, Ack, Abort, HandOverReply)
+_REPLIES = (KeyShare, HelloReply, Ack, Abort, CheckpointWord, HandOverReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,9 @@ class Link(Protocol):
         """Send a control message to the connected peer. TransportError when there is none or it falls."""
         ...
 
-    async def reply(self, peer_id: bytes, message: Message) -> None:
+    async def reply(
+        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+    ) -> None:
         """Send a control message to who sent us one. TransportError when it is gone or does not read."""
         ...
 

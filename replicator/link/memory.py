@@ -210,9 +210,11 @@ class MemoryLink:
             raise TransportError("no connection to the peer")
         return self._dialled
 
-    async def reply(self, peer_id: bytes, message: Message) -> None:
+    async def reply(
+        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+    ) -> None:
         require(peer_id != CONNECTED_PEER, "reply to the peer that we connected to; use send")
-        frames = _views(pack(message, None, Channel.CONTROL, reply=True))
+        frames = _views(pack(message, payload, Channel.CONTROL, reply=True))
         connection = self._incoming.get(peer_id)
         if connection is None:
             raise TransportError("the peer that should get a reply is gone")

@@ -157,9 +157,11 @@ class ZmqLink:
             raise TransportError("not connected to a peer")
         return self._dialled
 
-    async def reply(self, peer_id: bytes, message: Message) -> None:
+    async def reply(
+        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+    ) -> None:
         require(peer_id != CONNECTED_PEER, "reply to the peer that we connected to; use send")
-        frames = pack(message, None, Channel.CONTROL, reply=True)
+        frames = pack(message, payload, Channel.CONTROL, reply=True)
         try:
             sent = self._bound[Channel.CONTROL].try_send([peer_id, *frames])
         except zmq.ZMQError as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from replicator._native import ffi, lib
-from replicator.errors import require
+from replicator.errors import InvariantError
 from replicator.memory.check import check
 
 #: Bytes of one frame number in a list.
@@ -25,7 +25,8 @@ def pfn_array(pfns: Iterable[int] = ()) -> array[int]:
 
 def frames_pointer(pfns: array[int] | memoryview) -> Any:
     """A list of frames as the native core takes it; valid while the result is referenced."""
-    require(pfns.itemsize == FRAME_BYTES, "a list of frames has 64-bit items")
+    if pfns.itemsize != FRAME_BYTES:
+        raise InvariantError("a list of frames has 64-bit items")
     return ffi.from_buffer("uint64_t[]", pfns)
 
 

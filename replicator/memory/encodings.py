@@ -14,6 +14,7 @@ import errno
 from array import array
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import add
 from typing import Any, NamedTuple
 
 from replicator._native import ffi, lib
@@ -59,8 +60,8 @@ class EncodingStats:
 
     def __add__(self, other: EncodingStats) -> EncodingStats:
         return EncodingStats(
-            tuple(map(sum, zip(self.pages, other.pages))),
-            tuple(map(sum, zip(self.data_bytes, other.data_bytes))),
+            tuple(map(add, self.pages, other.pages)),
+            tuple(map(add, self.data_bytes, other.data_bytes)),
         )
 
 

@@ -19,7 +19,7 @@ from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.errors import FileAccessError
 
 #: Grows when a reader of an older one would misread a line.
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: The first line of each life of a daemon.
 HEADER: Final = "journal"
 BOOT_ID_PATH: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -77,7 +77,7 @@ FIELDS: Final[Mapping[str, Mapping[str, type]]] = {
     "accepted": {"session": str, "epoch": int, "digest": str},
     "refused": {"code": str, "detail": str},
     # Epochs of the primary.
-    "opened": {"epoch": int, "base": int},
+    "opened": {"epoch": int, "base": int, "runs_vm": bool},
     "pausing": {"epoch": int},
     "overrun": {"epoch": int, "dirty_pages": int},
     "paused": {"epoch": int, "dirty_pages": int},
@@ -90,12 +90,30 @@ FIELDS: Final[Mapping[str, Mapping[str, type]]] = {
     "not-committed": {"epoch": int, "detail": str},
     "released": {"epoch": int},
     "guest-ended": {"reason": str, "died": bool},
+    # COLO, at the primary.
+    "checkpoint-asked": {"epoch": int, "difference": bool},
+    "suspending-vm": {"session": str, "epoch": int},
+    "vm-suspended": {"session": str, "epoch": int},
+    "vm-resumed": {"session": str, "epoch": int},
+    "comparing": {"epoch": int},
+    "not-comparing": {},
+    "channel-lost": {"reason": str},
+    # COLO, at the secondary.
+    "suspend-ordered": {"session": str, "epoch": int},
+    "vm-suspending": {},
+    "answering-suspend": {"session": str, "epoch": int},
+    "vm-loading": {"epoch": int},
+    "vm-ready": {"session": str, "epoch": int},
+    "vm-starting": {"epoch": int},
+    "vm-running": {"session": str, "epoch": int},
+    "vm-failed": {"reason": str},
+    "vm-ending": {},
     # The secondary.
     "hello": {"session": str, "term": int, "mismatch": str},
     "accepting": {"session": str, "term": int, "epoch": int, "digest": str},
     "refusing": {"code": str, "detail": str},
     "discarding": {"reason": str},
-    "begun": {"session": str, "term": int, "epoch": int, "full": bool},
+    "begun": {"session": str, "term": int, "epoch": int, "full": bool, "runs_vm": bool},
     "committed": {"session": str, "term": int, "epoch": int, "digest": str, "parts": int, "bytes": int},
     "acking": {"session": str, "epoch": int, "digest": str},
     "aborted": {},
@@ -104,16 +122,24 @@ FIELDS: Final[Mapping[str, Mapping[str, type]]] = {
     "granted": {"term": int, "epoch": int, "session": str, "force": bool},
     "postponed": {"reason": str},
     "not-granted": {"reason": str},
-    "activating": {"term": int, "epoch": int},
+    "activating": {"term": int, "epoch": int, "vm": bool},
     "running": {"term": int, "epoch": int, "replayed_inputs": int},
     "not-activated": {"reason": str},
     "told-to-stand-down": {"reason": str},
 }  # fmt: skip
 
+#: Fields that lines of an older format lack, and what they would have said.
+LATER_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "opened": {"runs_vm": False},
+    "begun": {"runs_vm": False},
+    "activating": {"vm": False},
+}
 #: Said in every epoch or at every renewal: of no interest to whoever wants the story.
-ROUTINE: Final = frozenset(
-    {"lease", "opened", "pausing", "paused", "resumed", "sealed", "acked", "released", "begun", "committed", "acking"}
-)  # fmt: skip
+ROUTINE: Final = frozenset({
+    "lease", "opened", "pausing", "paused", "resumed", "sealed", "acked", "released", "begun", "committed", "acking",
+    "checkpoint-asked", "suspending-vm", "vm-suspended", "vm-resumed", "comparing", "suspend-ordered", "vm-suspending",
+    "answering-suspend", "vm-loading", "vm-ready", "vm-starting", "vm-running",
+})  # fmt: skip
 
 
 class Journal:

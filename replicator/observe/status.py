@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from replicator.engine import primary, secondary
+from replicator.observe.colo_status import ColoStatus
 from replicator.units import NS_PER_MS, PAGE_SIZE
 
 SYNCING = "syncing"
@@ -168,6 +169,7 @@ class Status:
     pace: PaceStatus = field(default_factory=PaceStatus)
     precopy: PrecopyStatus = field(default_factory=PrecopyStatus)
     encoding: EncodingStatus = field(default_factory=EncodingStatus)
+    colo: ColoStatus = field(default_factory=ColoStatus)
     #: How far a switchover is, "" while there is none.
     switchover: str = ""
     #: From the take-over on until the guest was protected again; 0 while it is not, or nothing was taken over.

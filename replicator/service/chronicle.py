@@ -24,6 +24,11 @@ from replicator.units import Epoch
 Line = tuple[str, dict[str, Any]]
 Watch = Callable[[object], None]
 
+
+def _of_session(happened: Any) -> dict[str, Any]:
+    return {"session": happened.session.hex(), "epoch": happened.epoch}
+
+
 #: Lines that need nothing but the event or effect itself.
 _PLAIN: Final[dict[type, Callable[[Any], Line]]] = {
     ev.LinkUp: lambda _: ("link-up", {}),
@@ -53,7 +58,7 @@ _PLAIN: Final[dict[type, Callable[[Any], Line]]] = {
     ev.StoodDown: lambda e: ("told-to-stand-down", {"reason": e.reason}),
     ev.TakeOverRefused: lambda e: ("not-granted", {"reason": e.reason}),
     ev.ActivationFailed: lambda e: ("not-activated", {"reason": e.reason}),
-    fx.OpenEpoch: lambda e: ("opened", {"epoch": e.epoch, "base": e.base}),
+    fx.OpenEpoch: lambda e: ("opened", {"epoch": e.epoch, "base": e.base, "runs_vm": e.runs_vm}),
     fx.AbandonEpoch: lambda e: ("abandoned", {"epoch": e.epoch}),
     fx.ReleaseOutput: lambda e: ("released", {"epoch": e.epoch}),
     fx.RequestAlone: lambda _: ("asking-alone", {}),
@@ -98,6 +103,23 @@ _PLAIN: Final[dict[type, Callable[[Any], Line]]] = {
     fx.SendAbort: lambda e: (
         "aborting", {"session": e.session.hex(), "epoch": e.epoch, "detail": e.detail}
     ),
+    ev.CheckpointAsked: lambda e: (
+        "checkpoint-asked", {"epoch": e.epoch, "difference": e.is_difference}
+    ),
+    ev.SecondaryVmSuspended: lambda e: ("vm-suspended", _of_session(e)),
+    ev.SecondaryVmResumed: lambda e: ("vm-resumed", _of_session(e)),
+    ev.ChannelLost: lambda e: ("channel-lost", {"reason": e.reason}),
+    fx.SuspendSecondaryVm: lambda e: ("suspending-vm", _of_session(e)),
+    fx.CompareOutput: lambda e: ("comparing", {"epoch": e.epoch}),
+    fx.StopComparing: lambda _: ("not-comparing", {}),
+    ev.SuspendOrdered: lambda e: ("suspend-ordered", _of_session(e)),
+    ev.VmFailed: lambda e: ("vm-failed", {"reason": e.reason}),
+    fx.SuspendVm: lambda _: ("vm-suspending", {}),
+    fx.TellVmSuspended: lambda e: ("answering-suspend", _of_session(e)),
+    fx.LoadVm: lambda e: ("vm-loading", {"epoch": e.epoch}),
+    fx.RunVm: lambda e: ("vm-starting", {"epoch": e.epoch}),
+    fx.TellVmState: lambda e: ("vm-running" if e.runs else "vm-ready", _of_session(e)),
+    fx.EndVm: lambda _: ("vm-ending", {}),
 }  # fmt: skip
 
 
@@ -116,6 +138,8 @@ class Chronicle:
         self._sending = Epoch(0)
         self._hello_term = 0
         self._begun: fx.BeginStore | None = None
+        #: Of the epoch that is about to begin.
+        self._runs_vm = False
         self._committing: fx.CommitEpoch | None = None
         self._asking: fx.TakeOver | None = None
         self._term = 0
@@ -135,13 +159,15 @@ class Chronicle:
             ev.ArbiterFailed: lambda e: self._tell_change("arbiter-failed", e.reason),
             ev.HelloReceived: self._tell_hello,
             fx.Accept: self._tell_accepting,
+            ev.EpochBegun: self._note_arriving,
             fx.BeginStore: self._tell_begun,
             fx.CommitEpoch: self._note_committing,
             ev.EpochCommitted: self._tell_committed,
             fx.TakeOver: self._tell_asking,
             ev.TakeOverGranted: self._tell_granted,
             ev.TakeOverPostponed: lambda e: self._tell_change("postponed", e.reason),
-            fx.ActivateGuest: lambda e: self._say("activating", term=self._term, epoch=e.epoch),
+            fx.ActivateGuest: lambda e: self._tell_activating(e.epoch, vm=False),
+            fx.ActivateVm: lambda e: self._tell_activating(e.epoch, vm=True),
         }
 
     def watch(self, happened: object) -> None:
@@ -258,10 +284,18 @@ class Chronicle:
             digest=effect.digest.hex(),
         )
 
+    def _note_arriving(self, event: ev.EpochBegun) -> None:
+        self._runs_vm = event.runs_vm
+
     def _tell_begun(self, effect: fx.BeginStore) -> None:
         self._begun = effect
         self._say(
-            "begun", session=effect.session.hex(), term=effect.term, epoch=effect.epoch, full=effect.full
+            "begun",
+            session=effect.session.hex(),
+            term=effect.term,
+            epoch=effect.epoch,
+            full=effect.full,
+            runs_vm=self._runs_vm,
         )
 
     def _note_committing(self, effect: fx.CommitEpoch) -> None:
@@ -293,3 +327,6 @@ class Chronicle:
         if asked is not None:
             session, force = asked.session.hex(), asked.force
             self._say("granted", term=event.term, epoch=asked.epoch, session=session, force=force)
+
+    def _tell_activating(self, epoch: Epoch, *, vm: bool) -> None:
+        self._say("activating", term=self._term, epoch=epoch, vm=vm)

@@ -2,14 +2,15 @@
 
 [node]       name, state_dir
 [guest]      file, taps
-[listen]     host, port            three ports from `port` on: bulk, control, heartbeat
+[listen]     host, port            four ports from `port` on: bulk, control, heartbeat, frames (COLO)
 [peer]       host, port
 [keys]       secret, allow         CURVE; without it only loopback, or allow_plaintext = true
 [arbiter]    url, ttl_ms, margin_ms   ttl_ms: 300, with etcd 2000
 [heartbeat]  interval_ms, misses
 [epoch]      interval_ms, in_flight, staging_mib, ack_patience_ms,
              pacing, interval_min_ms, interval_max_ms, goal, early_pages   docs/pacing.md
-             bases_percent
+             bases_percent, mode
+[colo]       interval_min_ms, interval_max_ms, differences_max, retry_ms, comparer, options   docs/colo.md
 [sync]       max_downtime_ms, max_iterations, min_remaining_pages, max_time_s, on_busy
 [clock]      policy, max_behind_ms   docs/guests.md
 """
@@ -17,13 +18,17 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from replicator.arbiter.base import DEFAULT_MARGIN_MS, DEFAULT_TTL_MS
+from replicator.compare.loading import DEFAULT_COMPARER
+from replicator.engine.colo import ColoSettings
 from replicator.engine.guest_clock import ClockPolicy, ClockSettings
-from replicator.engine.pacing import Mode, PacingSettings, parse_goal
+from replicator.engine.pacing import Mode as PacingMode
+from replicator.engine.pacing import PacingSettings, parse_goal
 from replicator.engine.precopy import DowntimePolicy, OnBusy
 from replicator.errors import ConfigError
 from replicator.limits import STAGING_BYTES_DEFAULT
@@ -39,6 +44,13 @@ from replicator.units import NS_PER_MS, NS_PER_S
 #: /dev/shm is memory: the RAM file of a guest belongs there.
 STATE_ROOT = Path("/dev/shm/replicator")
 DEFAULT_PORT = 7410
+
+
+class Mode(Enum):
+    """How the guest is kept alive."""
+
+    REMUS = "remus"
+    COLO = "colo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,7 @@ class EpochSection:
     in_flight: int = 2
     staging_mib: int = STAGING_BYTES_DEFAULT >> 20
     ack_patience_ms: int = 1000
-    pacing: str = Mode.FIXED.value
+    pacing: str = PacingMode.FIXED.value
     #: Bounds of adaptive pacing.
     interval_min_ms: int = 5
     interval_max_ms: int = 100
@@ -96,6 +108,7 @@ class EpochSection:
     early_pages: int = 4096
     #: Of the guest's RAM: how much may be kept of what was sent last, to send only what changed since; 0 for none.
     bases_percent: int = 25
+    mode: str = Mode.REMUS.value
 
     @property
     def interval_ns(self) -> int:
@@ -106,7 +119,7 @@ class EpochSection:
         """ConfigError for values that contradict each other."""
         return PacingSettings(
             self.interval_ns,
-            choose(Mode, "pacing", self.pacing),
+            choose(PacingMode, "pacing", self.pacing),
             self.interval_min_ms * NS_PER_MS,
             self.interval_max_ms * NS_PER_MS,
             parse_goal(self.goal),
@@ -115,6 +128,33 @@ class EpochSection:
     @property
     def staging_bytes(self) -> int:
         return self.staging_mib << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ColoSection:
+    """How the outputs of both guests are compared, and when there is a checkpoint: docs/colo.md."""
+
+    #: The guest has run for so long before a checkpoint that a difference asks for.
+    interval_min_ms: int = 5
+    #: A checkpoint comes after so long in any case.
+    interval_max_ms: int = 5000
+    #: A second; with more the pair goes on at the pace of Remus for a while. 0: it never does.
+    differences_max: int = 8
+    #: How long that while is.
+    retry_ms: int = 5000
+    comparer: str = DEFAULT_COMPARER
+    #: The comparer's.
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> ColoSettings:
+        """ConfigError for values that contradict each other."""
+        return ColoSettings(
+            self.interval_min_ms * NS_PER_MS,
+            self.interval_max_ms * NS_PER_MS,
+            float(self.differences_max),
+            self.retry_ms * NS_PER_MS,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +205,17 @@ class DaemonConfig:
     epoch: EpochSection = EpochSection()
     sync: SyncSection = SyncSection()
     clock: ClockSection = ClockSection()
+    colo: ColoSection = field(default_factory=ColoSection)
     #: The file; relative paths count from its folder.
     path: Path = Path()
 
     @property
     def state_dir(self) -> Path:
         return self.resolve(self.node.state_dir) if self.node.state_dir else STATE_ROOT / self.node.name
+
+    @property
+    def is_colo(self) -> bool:
+        return self.epoch.mode == Mode.COLO.value
 
     @property
     def has_arbiter(self) -> bool:
@@ -184,7 +229,7 @@ class DaemonConfig:
         return (self.path.parent / path).absolute()
 
 
-_SECTIONS = {field.name: get_type_hints(DaemonConfig)[field.name] for field in fields(DaemonConfig)[:-1]}
+_SECTIONS = {each.name: get_type_hints(DaemonConfig)[each.name] for each in fields(DaemonConfig)[:-1]}
 _EXAMPLE = "README.md shows a configuration to start from"
 _REQUIRED = ("node", "guest", "listen", "peer")
 
@@ -226,6 +271,13 @@ def change_sync(config: DaemonConfig, orders: dict[str, Any]) -> DaemonConfig:
     return changed
 
 
+def change_mode(config: DaemonConfig, mode: str | None) -> DaemonConfig:
+    """With another mode than that of the file, None for that one. ConfigError as for the file."""
+    changed = config if mode is None else replace(config, epoch=replace(config.epoch, mode=mode))
+    check_config(changed)
+    return changed
+
+
 def _parse_section(path: Path, name: str, kind: type, table: object) -> Any:
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {name} is not a section", hint=f"write [{name}], and its keys below it")
@@ -248,6 +300,10 @@ def _parse_value(path: Path, where: str, wanted: Any, value: object) -> object:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise ConfigError(f"{path}: {where} is {value!r}, not a list of strings", hint='write ["first", ...]')
+    if wanted == dict[str, Any]:
+        if isinstance(value, dict):
+            return value
+        raise ConfigError(f"{path}: {where} is {value!r}, not a table", hint="write { key = value, ... }")
     if type(value) is not wanted:
         raise ConfigError(f"{path}: {where} is {value!r}", hint=f"write {_KINDS[wanted]}")
     return value

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from replicator.arbiter.base import check_timing
+from replicator.compare.loading import load_comparer
 from replicator.errors import ConfigError, GuestError
 from replicator.limits import EPOCHS_IN_FLIGHT_MAX
 from replicator.link.base import is_loopback
@@ -18,8 +19,8 @@ from replicator.wire.session import NODE_CHARS_MAX
 if TYPE_CHECKING:
     from replicator.service.config import DaemonConfig
 
-#: Each side listens on so many ports: bulk, control, heartbeat.
-PORTS = 3
+#: Each side listens on so many ports: bulk, control, heartbeat, frames.
+PORTS = 4
 ETCD_SCHEMES = ("etcd:", "etcds:")
 #: etcd raises shorter leases to 1.5 x its election timeout, rounded up to seconds.
 ETCD_TTL_MS_MIN = 2000
@@ -67,6 +68,10 @@ def _check_bounds(config: DaemonConfig) -> None:
         ("[epoch] staging_mib", config.epoch.staging_mib, 8, 65_536),
         ("[epoch] ack_patience_ms", config.epoch.ack_patience_ms, 100, 600_000),
         ("[epoch] bases_percent", config.epoch.bases_percent, 0, 100),
+        ("[colo] interval_min_ms", config.colo.interval_min_ms, 0, 10_000),
+        ("[colo] interval_max_ms", config.colo.interval_max_ms, 10, 600_000),
+        ("[colo] differences_max", config.colo.differences_max, 0, 1000),
+        ("[colo] retry_ms", config.colo.retry_ms, 100, 600_000),
         ("[clock] max_behind_ms", config.clock.max_behind_ms, 20, 600_000),
         ("[heartbeat] interval_ms", config.heartbeat.interval_ms, 5, 60_000),
         ("[heartbeat] misses", config.heartbeat.misses, 2, 1000),
@@ -105,9 +110,17 @@ def _check_pacing(config: DaemonConfig) -> None:
         ("epoch", lambda: config.epoch.pacing_settings),
         ("sync", lambda: config.sync.policy),
         ("clock", lambda: config.clock.settings),
+        ("epoch", lambda: _check_mode(config.epoch.mode)),
+        ("colo", lambda: config.colo.settings),
+        ("colo", lambda: load_comparer(config.colo.comparer, config.colo.options)),
     ):
         with naming(config.path, f"[{section}]"):
             make()
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in ("remus", "colo"):
+        raise ConfigError(f"mode = {mode!r} is not known", hint='write one of "remus", "colo"')
 
 
 def _check_names(config: DaemonConfig) -> None:

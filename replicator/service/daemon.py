@@ -21,16 +21,18 @@ from statistics import median_high
 from replicator.arbiter.base import Lease
 from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline
 from replicator.engine import events as ev
+from replicator.engine.compare.effects import Reason
 from replicator.engine.guest_clock import ClockPolicy
 from replicator.engine.output import Frame
 from replicator.engine.primary import PrimaryMachine
 from replicator.errors import ReplicatorError
-from replicator.guests.base import Guest, GuestIdentity
+from replicator.guests.base import Guest, GuestIdentity, NicEndpoint
 from replicator.link.heartbeat import HeartbeatCallbacks
 from replicator.memory.pages import GuestLayout
 from replicator.observe.journal import Journal
 from replicator.observe.status import Status
 from replicator.output.base import OutputPort, RelayCallbacks
+from replicator.output.colo_base import ColoCallbacks, SecondaryPort
 from replicator.service import wiring
 from replicator.service.attached import attach_instead
 from replicator.service.chronicle import Chronicle
@@ -52,6 +54,7 @@ from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
 from replicator.service.standby import StandbyKeeper
 from replicator.service.views import Role, make_beat, show_role, word_of
+from replicator.service.vm_desk import VmParts
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS
 from replicator.wire.session import Heartbeat
@@ -60,6 +63,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Switchovers of which the next one's promise is made.
 TAKE_OVERS_KEPT = 5
+#: Of the VM beside the primary's, below the daemon's own folder.
+VM_DIR = "vm"
 _SECONDARY_EVENTS = (ev.PeerSilent, ev.PeerSpoke)
 
 
@@ -109,6 +114,7 @@ class Daemon:
         self._deadline = LeaseDeadline()
         self._chronicle = Chronicle(self._journal, self._deadline, self._clock)
         self._network = platform.make_network(config, self._deadline)
+        self._colo = platform.make_colo(config, self._kit, link_config, self._peer)
         self._commits = CommitLog(self._clock)
         self._inherited_clock = InheritedClock(self._clock)
         self.desk = OperatorDesk(
@@ -234,6 +240,8 @@ class Daemon:
             reason = await role.ended
         finally:
             await standby.kill()
+            if role.desk is not None:
+                await role.desk.close()
         if reason or promotion.primary is None:
             self._chronicle.tell_ended(reason)
             return reason
@@ -249,6 +257,7 @@ class Daemon:
             committed=lambda: committed_epoch(self._role),
             keep_lease=self._keep,
             open_network=self._open_network,
+            give_voice=self._network.give_voice,
             make_primary=self._make_primary,
         )
 
@@ -263,10 +272,18 @@ class Daemon:
             self._arbiter,
             promotion.activate,
             self._platform.draw_share,
+            vm=self._make_vm_parts(identity, store),
+            activate_vm=promotion.activate_vm,
             clock=self._clock,
             watch=self._watch_secondary,
         )
         return SecondaryRole(parts, has_arbiter=self._config.has_arbiter)
+
+    def _make_vm_parts(self, identity: GuestIdentity, store: ReplicaStore) -> VmParts | None:
+        if self._colo is None:
+            return None
+        layout, run_dir = GuestLayout(identity.layout), self._folder.run_dir / VM_DIR
+        return self._colo.secondary_parts(store, layout, run_dir, self._stand_by)
 
     def _clear_away(self, role: PrimaryRole) -> None:
         """What a primary leaves whose guest has moved."""
@@ -328,14 +345,27 @@ class Daemon:
         self._role_came.set()
 
     def _open_network(self, guest: Guest, replay: Sequence[Frame]) -> OutputPort:
-        callbacks = RelayCallbacks(
+        return self._network.open(guest, replay, self._make_callbacks(), self._make_colo_callbacks())
+
+    def _make_callbacks(self) -> RelayCallbacks:
+        return RelayCallbacks(
             on_input=self._mirror_input,
             on_hold_full=lambda: self._post(ev.EpochDue()),
             on_output_waiting=lambda: self._post(ev.OutputWaits()),
             # A host that has lost the guest's network hands the guest over, if it may.
             on_failed=lambda error: self._post(ev.GuestEnded(f"its network failed: {error}", died=True)),
         )
-        return self._network.open(guest, replay, callbacks)
+
+    def _make_colo_callbacks(self) -> ColoCallbacks:
+        return ColoCallbacks(
+            on_channel_broken=lambda reason: self._post(ev.ChannelLost(reason)),
+            on_ask_checkpoint=lambda asked: self._post(
+                ev.CheckpointAsked(asked.epoch, asked.reason is Reason.DIFFERS)
+            ),
+        )
+
+    def _stand_by(self, nics: Sequence[NicEndpoint]) -> SecondaryPort:
+        return self._network.stand_by(nics, self._make_callbacks(), self._make_colo_callbacks())
 
     def _mirror_input(self, first_seq: int, frames: Sequence[Frame]) -> None:
         if isinstance(self._role, PrimaryRole):
@@ -358,6 +388,7 @@ class Daemon:
             self._platform.make_writer(self._link, guest.ram.layout, self._config.epoch, self._recorder),
             self._platform.draw_share,
             self._keep,
+            colo=self._colo.primary_parts(relay) if self._colo is not None else None,
             may_discard=self._options.discard_replica,
             clock=self._clock,
             clock_settings=self._clock_settings,

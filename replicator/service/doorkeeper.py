@@ -15,6 +15,8 @@ from replicator.service.turn_away import turn_away, why_turned_away
 from replicator.service.views import Role, term_of
 from replicator.wire.session import Hello
 
+_REFUSALS = (LinkRefused, PeerRefused, BadMessage)
+
 
 class Doorkeeper:
     """`on_hello` is called when a primary has introduced itself to a secondary here."""
@@ -37,23 +39,24 @@ class Doorkeeper:
     async def read(self) -> None:
         """One event after another, until the link is closed."""
         async for event in self._link.received():
-            self._note(event)
+            greets = is_hello(event)
+            self._note(event, greets=greets)
             role = await self._find_role()
             away = why_turned_away(event, runs_guest=isinstance(role, PrimaryRole))
             if away is not None and isinstance(event, Received | BadMessage):
                 await turn_away(self._link, self._node, event.peer_id, away, term_of(role))
             elif isinstance(role, SecondaryRole):
                 await role.on_link(event)
-                if is_hello(event):
+                if greets:
                     # It may die before its first beat comes.
                     self._on_hello()
             else:
                 role.on_link(event)
 
-    def _note(self, event: LinkEvent) -> None:
-        if isinstance(event, LinkRefused | PeerRefused | BadMessage):
+    def _note(self, event: LinkEvent, *, greets: bool) -> None:
+        if isinstance(event, _REFUSALS):
             self._refusals.note(event)
-        elif isinstance(event, LinkUp) or is_hello(event):
+        elif greets or isinstance(event, LinkUp):
             self._refusals.settle()
 
 

@@ -60,7 +60,7 @@ class EpochSteps:
 
     def open(self, effect: fx.OpenEpoch) -> None:
         term = self._parts.keeper.lease.term
-        begin = wire.EpochBegin(self._line.session, term, effect.epoch, effect.base)
+        begin = wire.EpochBegin(self._line.session, term, effect.epoch, effect.base, effect.runs_vm)
         self._open[effect.epoch] = self._parts.writer.open(begin)
 
     # Pages.

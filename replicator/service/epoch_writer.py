@@ -88,16 +88,20 @@ class OutgoingEpoch:
         self, ram: GuestRam, pfns: array[int], *, send_at_once: bool, note: Callable[[int], None]
     ) -> None:
         """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
-        each part with `send_at_once`."""
+        each few parts with `send_at_once`."""
         batch_pages = self._writer.batch_pages
         for first in range(0, len(pfns), batch_pages):
             batch = pfns[first : first + batch_pages]
             self._add(copy_part(ram, batch))
             note(len(batch))
-            if send_at_once or self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
+            # So many are encoded at the same time.
+            is_group = send_at_once and len(self._waiting) >= LOOKAHEAD_PARTS
+            if is_group or self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
                 await self._send_waiting()
                 if self.abandoned:
                     return
+        if send_at_once and self._waiting:
+            await self._send_waiting()
 
     def seal(self, device_state: bytes) -> Sealed:
         """What the end message will say; nothing can be added afterwards. The guest runs again: this takes its time."""

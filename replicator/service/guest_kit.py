@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from replicator.errors import ConfigError
-from replicator.guests.base import Guest, GuestIdentity, Standby
+from replicator.guests.base import Guest, GuestIdentity, NicEndpoint, SecondaryVm, Standby
 from replicator.guests.synthetic import SyntheticConfig, SyntheticGuest, SyntheticStandby
 
 _SYNTHETIC_KEYS = {
@@ -19,6 +19,7 @@ _SYNTHETIC_KEYS = {
     "seed",
     "steps_per_ms",
     "beacon_ms",
+    "divergence",
     "mac",
     "ip",
     "nic",
@@ -51,6 +52,19 @@ class GuestKit(Protocol):
         ...
 
     def make_standby(self, run_dir: Path) -> Standby: ...
+
+
+@runtime_checkable
+class ColoKit(GuestKit, Protocol):
+    """And what COLO's secondary needs."""
+
+    def nics(self, run_dir: Path) -> tuple[NicEndpoint, ...]:
+        """Of a guest that runs in this folder."""
+        ...
+
+    async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
+        """A VM on the replica's RAM, which belongs to the state; it stands still."""
+        ...
 
 
 class SyntheticKit:
@@ -89,6 +103,12 @@ class SyntheticKit:
     def make_standby(self, run_dir: Path) -> Standby:
         return SyntheticStandby(self._for_side(run_dir))
 
+    def nics(self, run_dir: Path) -> tuple[NicEndpoint, ...]:
+        return self._for_side(run_dir).nics
+
+    async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
+        return await SyntheticGuest.start_secondary(self._for_side(run_dir), ram_path, device_state)
+
 
 def load_kit(path: Path) -> GuestKit:
     """ConfigError names the file and the key that cannot be used."""
@@ -122,5 +142,8 @@ def _load_synthetic(document: dict[str, object], path: Path) -> SyntheticKit:
     memory_mib = document.get("memory_mib", 16)
     if not isinstance(memory_mib, int) or not 1 <= memory_mib <= 65_536:
         raise ConfigError(f"{path}: memory_mib = {memory_mib!r} is not in 1..65536")
+    divergence = document.get("divergence", 0.0)
+    if not isinstance(divergence, int | float) or not 0 <= divergence <= 1:
+        raise ConfigError(f"{path}: divergence = {divergence!r} is not in 0..1")
     config = SyntheticConfig(ram_bytes=memory_mib << 20, **values)  # type: ignore[arg-type]
     return SyntheticKit(config, has_nic=bool(document.get("nic", True)))

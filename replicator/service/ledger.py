@@ -7,6 +7,7 @@ a later content of it, was acked. This file does not know when an epoch is acked
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 
 from replicator.memory.bitmap import DirtyBitmap
@@ -26,6 +27,10 @@ class OwedLedger:
         self._closed: dict[int, DirtyBitmap] = {}
         #: Sets of the newest closed epochs, acked or not. Never written to.
         self._recent: deque[DirtyBitmap] = deque(maxlen=HOT_EPOCHS)
+
+    def owe(self, pfns: array[int]) -> None:
+        """What the secondary has of these frames is not the guest's."""
+        self.owed.set_pfns(pfns)
 
     def take(self) -> DirtyBitmap:
         """Move all that is owed to the open epoch; returns those frames, for the caller to copy."""

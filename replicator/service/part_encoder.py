@@ -78,6 +78,13 @@ class PartEncoder:
         if not self._looking.locked():
             self._drop_outdated()
 
+    def forget_pages(self, pfns: array[int]) -> None:
+        """What the secondary holds of these frames is another version."""
+        if self._looking.locked():
+            self.forget()
+        elif self.bases is not None and pfns:
+            self.bases.drop(pfns)
+
     def _drop_outdated(self) -> None:
         if self.bases is not None and self._outdated:
             self.bases.drop_all()

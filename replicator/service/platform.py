@@ -15,18 +15,20 @@ from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline, Lea
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.engine.output import Frame
 from replicator.engine.primary import PrimarySettings
-from replicator.guests.base import Guest
+from replicator.guests.base import Guest, NicEndpoint
 from replicator.link.base import Link, LinkConfig, PeerAddress
 from replicator.link.heartbeat import HeartbeatCallbacks, HeartbeatThread
 from replicator.link.zeromq import ZmqLink
 from replicator.memory.pages import GuestLayout
 from replicator.output.base import OutputPort, RelayCallbacks
+from replicator.output.colo_base import ColoCallbacks, SecondaryPort
 from replicator.output.native_relay import NativeRelay
 from replicator.service import wiring
+from replicator.service.colo_wiring import Colo, HostColo
 from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.control import ControlServer, Handler
 from replicator.service.epoch_writer import EpochWriter, Recorder
-from replicator.service.guest_kit import GuestKit
+from replicator.service.guest_kit import ColoKit, GuestKit
 from replicator.service.guest_network import GuestNetwork
 from replicator.service.state_folder import StateFolder
 from replicator.store import ReplicaStore
@@ -58,8 +60,20 @@ class Network(Protocol):
         """ConfigError or GuestError unless it can be opened for a guest with so many NICs."""
         ...
 
-    def open(self, guest: Guest, replay: Sequence[Frame], callbacks: RelayCallbacks) -> OutputPort:
+    def open(
+        self, guest: Guest, replay: Sequence[Frame], callbacks: RelayCallbacks, colo: ColoCallbacks
+    ) -> OutputPort:
         """An output port that runs. `replay` goes to the guest before any other input."""
+        ...
+
+    def stand_by(
+        self, nics: Sequence[NicEndpoint], callbacks: RelayCallbacks, colo: ColoCallbacks
+    ) -> SecondaryPort:
+        """The relay of a secondary's VM, which runs and cannot speak."""
+        ...
+
+    def give_voice(self, relay: SecondaryPort) -> None:
+        """From now on that VM is the guest, and speaks under the deadline."""
         ...
 
     def close(self) -> None: ...
@@ -94,6 +108,12 @@ class Platform(Protocol):
     ) -> Keeper: ...
 
     def make_network(self, config: DaemonConfig, deadline: LeaseDeadline) -> Network: ...
+
+    def make_colo(
+        self, config: DaemonConfig, kit: GuestKit, link: LinkConfig, peer: PeerAddress
+    ) -> Colo | None:
+        """None where no VM can run beside a primary's."""
+        ...
 
     def make_control(self, state_dir: Path, handler: Handler) -> Control: ...
 
@@ -144,6 +164,11 @@ class HostPlatform:
 
     def make_network(self, config: DaemonConfig, deadline: LeaseDeadline) -> Network:
         return GuestNetwork(config, deadline, self._make_relay)
+
+    def make_colo(
+        self, config: DaemonConfig, kit: GuestKit, link: LinkConfig, peer: PeerAddress
+    ) -> Colo | None:
+        return HostColo(config, kit, link, peer) if isinstance(kit, ColoKit) else None
 
     def make_control(self, state_dir: Path, handler: Handler) -> Control:
         return ControlServer(state_dir, handler)

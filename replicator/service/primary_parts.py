@@ -14,6 +14,8 @@ from replicator.engine.guest_clock import ClockSettings
 from replicator.guests.base import Guest
 from replicator.link.base import Link, PeerAddress
 from replicator.output.base import OutputPort
+from replicator.output.colo_base import ComparingPort
+from replicator.output.frame_channel import FrameChannel
 from replicator.service.chronicle import Watch
 from replicator.service.epoch_writer import EpochWriter
 
@@ -21,6 +23,18 @@ from replicator.service.epoch_writer import EpochWriter
 Post = Callable[[Event], None]
 #: Runs a coroutine as a task of the role.
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ColoParts:
+    """What a primary has in COLO beside the others."""
+
+    #: The relay of PrimaryParts.
+    relay: ComparingPort
+    #: Makes this side's end of the channel of frames that goes by this name (16 bytes).
+    dial: Callable[[bytes], FrameChannel]
+    #: A name that no other channel has.
+    draw_name: Callable[[], bytes]
 
 
 @dataclass(slots=True)
@@ -40,6 +54,8 @@ class PrimaryParts:
     draw_share: Callable[[], bytes]
     #: Begins to renew another lease in the keeper's place.
     keep_lease: Callable[[Lease], Keeper]
+    #: None in Remus.
+    colo: ColoParts | None = None
     secondary_node: str = ""
     may_discard: bool = False
     clock: Clock = SYSTEM_CLOCK

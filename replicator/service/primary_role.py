@@ -22,6 +22,7 @@ from replicator.engine.primary import Link as LinkState
 from replicator.engine.switchover import Phase
 from replicator.link.base import LinkDown, LinkEvent, LinkRefused, LinkUp, Received
 from replicator.service.arbiter_requests import ArbiterRequests
+from replicator.service.colo_line import ColoLine
 from replicator.service.epoch_steps import EpochSteps
 from replicator.service.guest_commands import GuestCommands
 from replicator.service.primary_parts import PrimaryParts
@@ -66,7 +67,21 @@ class PrimaryRole:
             post=self.post,
             spawn=self._spawn,
         )
+        self.colo = self._make_colo()
         self._actions = self._make_actions()
+
+    def _make_colo(self) -> ColoLine | None:
+        parts = self.parts
+        if parts.colo is None:
+            return None
+        return ColoLine(
+            parts.colo,
+            self._steps.ledger,
+            parts.writer.encoder,
+            parts.guest.ram.layout.pfn_limit,
+            send=lambda message: self._spawn(self._line.say(message)),
+            post=self.post,
+        )
 
     def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], object]]:
         steps, line, guest, requests = self._steps, self._line, self._guest, self._requests
@@ -103,6 +118,17 @@ class PrimaryRole:
             fx.TakeBack: lambda effect: spawn(requests.take_back(effect, lambda: self.machine.over)),
             fx.LeaveGuest: lambda _: spawn(self._finish(f"handed over to {self.parts.secondary_node}")),
             fx.ReportMove: self._report_move,
+            **self._make_colo_actions(),
+        }
+
+    def _make_colo_actions(self) -> dict[type[fx.Effect], Callable[[Any], object]]:
+        colo = self.colo
+        if colo is None:
+            return {}
+        return {
+            fx.SuspendSecondaryVm: colo.suspend,
+            fx.CompareOutput: colo.compare,
+            fx.StopComparing: lambda _: colo.stop_comparing(),
         }
 
     def has_lease(self) -> bool:
@@ -151,9 +177,9 @@ class PrimaryRole:
             self.post(ev.PeerRefused("link", event.reason))
         elif isinstance(event, Received):
             _LOG.debug("from the peer: %s", type(event.message).__name__)
-            self._on_message(event.message)
+            self._on_message(event.message, event.payload)
 
-    def _on_message(self, message: wire.Message) -> None:
+    def _on_message(self, message: wire.Message, payload: memoryview | None) -> None:
         session = self._line.session
         if isinstance(message, wire.KeyShare):
             self._line.agree(message)
@@ -162,6 +188,9 @@ class PrimaryRole:
         elif isinstance(message, wire.Ack):
             self.samples.note_acked(message.epoch, self._clock.monotonic_ns())
             self.post(ev.EpochAcked(message.session, Epoch(message.epoch), message.digest))
+        elif isinstance(message, wire.CheckpointWord) and self.colo is not None:
+            if message.session == session and payload is not None:
+                self.colo.hear(message, payload)
         elif isinstance(message, wire.HandOverReply) and message.session == session:
             self.post(ev.HandOverAnswered(Epoch(message.epoch), message.taken, message.detail))
         elif isinstance(message, wire.Abort) and message.session == session:
@@ -172,6 +201,8 @@ class PrimaryRole:
         if not reply.accepted:
             self.post(ev.PeerRefused(reply.refusal, reply.detail))
         elif self._line.may_send_epochs:
+            if self.colo is not None:
+                self.colo.open_channel(self._line.frames)
             self.post(ev.PeerAccepted(self._line.session, Epoch(reply.committed_epoch), reply.digest))
         else:
             _LOG.info("a reply to an older greeting is left aside")

@@ -57,6 +57,7 @@ class SecondaryLine:
             self._machine.pipeline.settings.in_flight_max,
             self._parts.may_discard,
             self._parts.draw_share() if self._parts.link.sealed else wire.NO_SHARE,
+            self._parts.colo.draw_name() if self._parts.colo is not None else wire.NO_SESSION,
         )
         connection = self.connection
         self._hello, self._agreed = hello, False
@@ -77,6 +78,11 @@ class SecondaryLine:
             self.fail(self.connection, error)
         else:
             self._agreed = True
+
+    @property
+    def frames(self) -> bytes:
+        """Names the channel of the guests' frames that the newest greeting offered."""
+        return self._hello.frames if self._hello is not None else wire.NO_SESSION
 
     @property
     def may_send_epochs(self) -> bool:
@@ -108,12 +114,15 @@ class SecondaryLine:
         except TransportError as error:
             _LOG.debug("inputs not mirrored: %s", error)
 
-    async def offer_guest(self, effect: fx.OfferGuest) -> None:
-        connection, term = self.connection, self._parts.keeper.lease.term
+    async def say(self, message: wire.Message) -> None:
+        connection = self.connection
         try:
-            await self._parts.link.send(wire.HandOver(effect.session, term, effect.epoch))
+            await self._parts.link.send(message)
         except TransportError as error:
             self.fail(connection, error)
+
+    async def offer_guest(self, effect: fx.OfferGuest) -> None:
+        await self.say(wire.HandOver(effect.session, self._parts.keeper.lease.term, effect.epoch))
 
     async def tell_stand_down(self, reason: str) -> None:
         try:

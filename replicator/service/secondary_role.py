@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,9 +38,11 @@ from replicator.output.announce import AddressBook
 from replicator.service.agreement import find_differences, identity_in
 from replicator.service.chronicle import Watch
 from replicator.service.part_decoder import rebuild_part
+from replicator.service.vm_desk import VmDesk, VmParts, word_of
 from replicator.store import ReplicaStore
 from replicator.units import Epoch
 from replicator.wire import session as wire
+from replicator.wire.back_channel import Piece, suspended_word
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +60,9 @@ class SecondaryParts:
     activate: Callable[[Lease, bytes, list[Frame]], Awaitable[None]]
     #: Random, for one answer to a greeting alone.
     draw_share: Callable[[], bytes]
+    #: What a VM beside the primary's needs (COLO), and who runs it once it was granted the guest; None: only Remus.
+    vm: VmParts | None = None
+    activate_vm: Callable[[Lease, VmDesk], Awaitable[None]] | None = None
     clock: Clock = SYSTEM_CLOCK
     #: Sees each event before it is handled, and each effect before it is carried out.
     watch: Watch = lambda _: None
@@ -88,6 +94,7 @@ class SecondaryRole:
         self._retry: asyncio.TimerHandle | None = None
         self._lease: Lease | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.desk = VmDesk(parts.vm, self._post) if parts.vm is not None else None
         self._actions = self._make_actions()
 
     def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], Awaitable[ev.Event | None]]]:
@@ -109,7 +116,19 @@ class SecondaryRole:
             fx.AnswerHandOver: self._answer_hand_over,
             fx.HandBack: self._hand_back,
             fx.EndFailed: self._end_failed,
+            fx.SuspendVm: lambda _: self._vm_desk().suspend(),
+            fx.TellVmSuspended: self._tell_vm_suspended,
+            fx.LoadVm: lambda effect: self._vm_desk().load(effect.epoch, self._input_seq),
+            fx.RunVm: lambda _: self._vm_desk().run(),
+            fx.TellVmState: self._tell_vm_state,
+            fx.EndVm: lambda _: self._vm_desk().end(),
+            fx.ActivateVm: self._activate_vm,
         }
+
+    def _vm_desk(self) -> VmDesk:
+        if self.desk is None:
+            raise InvariantError("a VM where there is none")
+        return self.desk
 
     # Events in.
 
@@ -165,6 +184,13 @@ class SecondaryRole:
             await self._hear_hand_over(message, event.peer_id)
         elif isinstance(message, wire.InputFrames):
             self._log_inputs(message)
+        elif isinstance(message, wire.EpochBegin):
+            runs_vm = message.runs_vm and self.desk is not None
+            await self._handle(
+                ev.EpochBegun(
+                    message.session, message.term, Epoch(message.epoch), Epoch(message.base), runs_vm
+                )
+            )
         elif (translated := _TRANSLATIONS.get(type(message))) is not None:
             await self._handle(translated(message))
 
@@ -186,15 +212,16 @@ class SecondaryRole:
 
     # Answers.
 
-    async def _reply(self, message: wire.Message) -> None:
+    async def _reply(self, message: wire.Message, payload: bytes | None = None) -> None:
         try:
-            await self.parts.link.reply(self._peer, message)
+            await self.parts.link.reply(self._peer, message, payload)
         except TransportError as error:
             _LOG.info("the primary is not there to be answered: %s", error)
 
     async def _accept(self, effect: fx.Accept) -> None:
         if not effect.committed:
             self.inputs.clear()
+        self._open_channel(anew=not effect.committed)
         if self.parts.link.sealed and self._hello is not None:
             await self._agree_on_keys(self._hello)
         digest = effect.digest or wire.NO_DIGEST
@@ -203,6 +230,15 @@ class SecondaryRole:
                 self.parts.node, True, "", "", self.machine.term, effect.session, effect.committed, digest
             )
         )
+
+    def _open_channel(self, *, anew: bool) -> None:
+        """In COLO, before the primary learns that it is accepted."""
+        hello, desk = self._hello, self.desk
+        if desk is None or hello is None or hello.frames == wire.NO_SESSION:
+            return
+        if anew:
+            desk.restart()
+        desk.open_channel(hello.frames)
 
     async def _agree_on_keys(self, hello: wire.Hello) -> None:
         """What the primary sends once it has the answer must open already."""
@@ -270,6 +306,34 @@ class SecondaryRole:
 
     async def _abort_store(self, _: fx.AbortStore) -> None:
         self.parts.store.abort()
+
+    # COLO.
+
+    async def _tell_vm_suspended(self, effect: fx.TellVmSuspended) -> None:
+        if self.desk is None:
+            # Nothing was written here.
+            await self._say(effect.session, effect.epoch, next(suspended_word(array("Q"))))
+            return
+        for piece in self.desk.words_of_suspension():
+            await self._say(effect.session, effect.epoch, piece)
+
+    async def _tell_vm_state(self, effect: fx.TellVmState) -> None:
+        await self._say(effect.session, effect.epoch, word_of(runs=effect.runs))
+
+    async def _say(self, session: bytes, epoch: Epoch, piece: Piece) -> None:
+        word = wire.CheckpointWord(session, epoch, len(piece.records), piece.more)
+        await self._reply(word, piece.records)
+
+    async def _activate_vm(self, _: fx.ActivateVm) -> ev.Event:
+        if self._lease is None or self.parts.activate_vm is None:
+            return ev.ActivationFailed("no lease")
+        try:
+            await self.parts.activate_vm(self._lease, self._vm_desk())
+        except ReplicatorError as error:
+            # It has run all the time.
+            return ev.ActivationFailed(str(error), may_have_run=True)
+        self.end("")
+        return ev.GuestActivated()
 
     # Taking over.
 
@@ -357,7 +421,7 @@ def holding_of(store: ReplicaStore) -> Holding:
 
 
 _TRANSLATIONS: dict[type, Callable[[Any], ev.Event]] = {
-    wire.EpochBegin: lambda m: ev.EpochBegun(m.session, m.term, Epoch(m.epoch), Epoch(m.base)),
+    wire.CheckpointNew: lambda m: ev.SuspendOrdered(m.session, Epoch(m.epoch)),
     wire.EpochPart: lambda m: ev.PartReceived(m.session, Epoch(m.epoch), m.index),
     wire.EpochEnd: lambda m: ev.EpochEnded(
         m.session, Epoch(m.epoch), m.parts, m.payload_bytes, m.digest, m.input_seq

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replicator.engine.pipeline import EpochPipeline
 from replicator.engine.precopy import UNKNOWN_NS
+from replicator.observe.colo_status import ColoStatus, show_colo
 from replicator.observe.status import PaceStatus, PrecopyStatus, Status, word_for_primary, word_for_secondary
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.secondary_role import SecondaryRole
@@ -33,6 +34,13 @@ def show_role(role: Role | None, node: str, guest: str, *, standby_trouble: str 
             machine.trouble,
         )
     return Status(node, guest, "none", STARTING)
+
+
+def _show_colo(role: PrimaryRole) -> ColoStatus:
+    colo, line = role.machine.colo, role.colo
+    if colo is None or line is None:
+        return ColoStatus()
+    return show_colo(colo, role.samples.stats().epochs, line.relay.compare_status())
 
 
 def term_of(role: Role | None) -> int:
@@ -74,6 +82,7 @@ def _show_primary(role: PrimaryRole, node: str, guest: str) -> Status:
         pace=_show_pace(machine.pipeline),
         precopy=_show_precopy(machine.pipeline),
         encoding=role.parts.writer.encoder.show(),
+        colo=_show_colo(role),
         switchover=machine.move.describe(),
         protected_after_ms=role.protected_after_ns / NS_PER_MS,
     )

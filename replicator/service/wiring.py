@@ -91,4 +91,5 @@ def make_primary_settings(config: DaemonConfig, *, promoted: bool) -> PrimarySet
         epoch.ack_patience_ms * NS_PER_MS,
         config.has_arbiter,
         promoted=promoted,
+        colo=config.colo.settings if config.is_colo else None,
     )

@@ -43,6 +43,7 @@ class Phase(IntEnum):
     REDO = 2
     UNDO = 3
     ACTIVE = 4
+    UNDO_ACTIVE = 5
 
 
 @dataclass(frozen=True, slots=True)

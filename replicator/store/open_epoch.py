@@ -104,7 +104,7 @@ class OpenEpoch:
         flip(self._files, mark)
 
     def take_back(self) -> None:
-        """Leave the committed epoch as it was. After an error only recovery can help."""
+        """Leave the RAM as it was. After an error only recovery can help."""
         self._kept.clear()
         if self.mode is Mode.UNDO:
             roll_back(self._files)
@@ -123,7 +123,9 @@ class OpenEpoch:
         """Log old pages from now on, and apply what is staged."""
         self._files.undo.start(self.term, self.epoch)
         pending = EpochMark(self.term, self.epoch, session=self._session)
-        self._files.journal.write(replace(self._files.entry, phase=Phase.UNDO, pending=pending))
+        has_guest = self._files.entry.phase is Phase.ACTIVE
+        phase = Phase.UNDO_ACTIVE if has_guest else Phase.UNDO
+        self._files.journal.write(replace(self._files.entry, phase=phase, pending=pending))
         self.mode = Mode.UNDO
         kept, self._kept = self._kept, []
         self._apply_early(kept)
@@ -188,6 +190,7 @@ def roll_back(opened: ReplicaFiles) -> int:
     """Put back the pages that were applied early; return how many. StoreError when that cannot be done."""
     entry: Entry = opened.entry
     pages = opened.undo.roll_back(entry.pending.term, entry.pending.epoch, opened.ram)
-    opened.journal.write(replace(entry, phase=Phase.COMMITTED, pending=EpochMark()))
+    phase = Phase.ACTIVE if entry.phase is Phase.UNDO_ACTIVE else Phase.COMMITTED
+    opened.journal.write(replace(entry, phase=phase, pending=EpochMark()))
     opened.undo.clear()
     return pages

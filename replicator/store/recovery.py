@@ -4,7 +4,7 @@
     COMMITTED    nothing; looks that the device state is the right one
     REDO         checks that staging still holds the epoch whole, applies it again, commits it
     UNDO         puts the logged pages back
-    ACTIVE       unsynced: a guest ran on the RAM
+    ACTIVE       unsynced: a guest ran on the RAM; the same for UNDO_ACTIVE
     UNSYNCED     stays so
 
 A killed recovery is repeated by the next one: each step may run any number of times. A crash here is the
@@ -76,7 +76,7 @@ def _reason_to_distrust(directory: Path, layout: GuestLayout, found: Entry | Non
         return found.reason
     if found.boot != expected.boot:
         return "the host restarted since the last commit"
-    if found.phase is Phase.ACTIVE:
+    if found.phase in (Phase.ACTIVE, Phase.UNDO_ACTIVE):
         return "the guest ran on this RAM file"
     if not ram.exists() or ram.stat().st_size != expected.ram_bytes:
         return "the RAM file is missing or has another size"

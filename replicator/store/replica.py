@@ -18,13 +18,13 @@ from pathlib import Path
 from replicator.errors import EpochError, InvariantError, StoreError, require
 from replicator.memory.pages import GuestLayout
 from replicator.store import files
-from replicator.store.journal import Phase
+from replicator.store.journal import Entry, Phase
 from replicator.store.open_epoch import OpenEpoch
 from replicator.store.recovery import FRESH, open_replica
 from replicator.store.replica_files import RAM, ReplicaFiles, empty_entry, remove_all_but_ram, remove_files
 from replicator.store.replica_ram import ReplicaRam
 from replicator.store.verdicts import Committed, Promotable, Recovery, committed_of, promotable_of
-from replicator.units import PAGE_SIZE
+from replicator.units import PAGE_SIZE, Epoch, Term
 
 SESSION_BYTES = 16
 _SYNC_UNFINISHED = "the initial synchronisation has not finished"
@@ -56,8 +56,13 @@ class ReplicaStore:
         self._write_at = write_at
         self._files: ReplicaFiles | None = None
         self._open: OpenEpoch | None = None
+        #: What the journal said when it was asked last, and what that stands for.
+        self._read_entry: Entry | None = None
+        self._committed: Committed | None = None
         #: Not empty: RAM may be torn and cannot be mended here; only `discard` or a new start helps.
         self._failed = ""
+        #: Who runs on an ACTIVE RAM is a VM that epochs are loaded into.
+        self._has_vm = False
 
     # What the replica is worth.
 
@@ -72,7 +77,12 @@ class ReplicaStore:
 
     @property
     def committed(self) -> Committed | None:
-        return None if self._files is None else committed_of(self._files.entry)
+        if self._files is None:
+            return None
+        if self._files.entry is not self._read_entry:
+            self._read_entry = self._files.entry
+            self._committed = committed_of(self._read_entry)
+        return self._committed
 
     @property
     def session(self) -> bytes:
@@ -144,10 +154,24 @@ class ReplicaStore:
         entry = replace(self._recovered.entry, phase=Phase.ACTIVE, reason="the guest ran on this RAM file")
         self._recovered.journal.write(entry)
 
+    def mark_vm(self) -> None:
+        """As `mark_active`, for a VM that is to become equal to the next epoch again: that may be begun over what the VM
+        has written, and must carry every page that it wrote. Given up, it leaves the VM's pages as they were."""
+        self.mark_active()
+        self._has_vm = True
+
+    @property
+    def _base(self) -> Committed | None:
+        """What the next epoch may build upon."""
+        mark = self._recovered.entry.committed
+        if self._has_vm and self._recovered.entry.phase is Phase.ACTIVE:
+            return Committed(Term(mark.term), Epoch(mark.epoch), mark.digest)
+        return self.committed
+
     def discard(self, reason: str) -> None:
         """Declare the replica unsynced, so that a new initial synchronisation may begin."""
         self._recovered.journal.write(empty_entry(self._layout, reason))
-        self._open, self._failed = None, ""
+        self._open, self._failed, self._has_vm = None, "", False
         self._recovered.undo.clear()
 
     # One epoch.
@@ -161,17 +185,18 @@ class ReplicaStore:
         Raises EpochError.
         """
         self.abort()
-        require(self._recovered.entry.phase is not Phase.ACTIVE, "the guest runs on this RAM file")
+        is_active = self._recovered.entry.phase is Phase.ACTIVE
+        require(not is_active or self._has_vm, "the guest runs on this RAM file")
         require(len(session) <= SESSION_BYTES, f"a session id has at most {SESSION_BYTES} bytes")
         self._check_successor(term, epoch, first_of_sync or epoch == 1)
-        in_place = self.committed is None
+        in_place = self._base is None
         if in_place:
             self._recovered.journal.write(empty_entry(self._layout, _SYNC_UNFINISHED))
         padded = session.ljust(SESSION_BYTES, b"\0")
         self._open = OpenEpoch(self._recovered, term, epoch, padded, in_place=in_place)
 
     def _check_successor(self, term: int, epoch: int, first_of_sync: bool) -> None:
-        base = self.committed
+        base = self._base
         if term < 1 or epoch < 1:
             raise EpochError(f"term {term}, epoch {epoch}: both count from 1", epoch=epoch)
         if base is None:

@@ -80,7 +80,8 @@ class ReplicaFiles:
         opened.callback(_close_mapping, self.staging)
         self.undo = UndoLog(self.directory / UNDO, self.layout.pfn_limit, self._write_at)
         opened.callback(self.undo.close)
-        self._state_fds = [files.open_private(self.directory / name) for name in STATES]
+        self._state_paths = [self.directory / name for name in STATES]
+        self._state_fds = [files.open_private(path) for path in self._state_paths]
         for fd in self._state_fds:
             opened.callback(os.close, fd)
         self.ram = ReplicaRam(ram_fd, self.layout)
@@ -98,12 +99,12 @@ class ReplicaFiles:
     def write_state(self, state: bytes) -> None:
         """Put a device state beside the committed one."""
         slot = 1 - self.entry.state_slot
-        self._write_at(self._state_fds[slot], self.directory / STATES[slot], state, 0)
+        self._write_at(self._state_fds[slot], self._state_paths[slot], state, 0)
         os.ftruncate(self._state_fds[slot], len(state))
 
     def read_state(self, slot: int, mark: EpochMark) -> bytes:
         """The device state of `mark`. StoreError when the file holds another one."""
-        path = self.directory / STATES[slot]
+        path = self._state_paths[slot]
         state = files.read_at(self._state_fds[slot], path, mark.state_bytes, 0)
         if len(state) != mark.state_bytes or xxhash.xxh3_64_intdigest(state) != mark.state_check:
             raise StoreError(

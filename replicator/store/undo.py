@@ -8,6 +8,8 @@ after any crash.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import struct
 from array import array
@@ -41,7 +43,8 @@ class UndoLog:
         self._pfn_end = pfn_end
         #: One byte a frame: 1 when its page is in the log.
         self._saved = bytearray()
-        self._scratch = memoryview(bytearray(BATCH_PAGES_MAX * PAGE_SIZE))
+        #: Takes no memory before it is used.
+        self._scratch = mmap.mmap(-1, BATCH_PAGES_MAX * PAGE_SIZE)
 
     def start(self, term: int, epoch: int) -> None:
         """Empty the log and dedicate it to one epoch."""
@@ -58,7 +61,7 @@ class UndoLog:
             self._saved[pfn] = 1
 
     def _append(self, pfns: array[int], ram: GuestRam) -> None:
-        pages = self._scratch[: len(pfns) * PAGE_SIZE]
+        pages = memoryview(self._scratch)[: len(pfns) * PAGE_SIZE]
         ram.gather(pfns, pages)
         offset = _ENTRIES_OFFSET + self._length
         head = _COUNT.pack(len(pfns)) + pfns.tobytes()
@@ -103,3 +106,5 @@ class UndoLog:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            with contextlib.suppress(BufferError):  # a traceback still holds a view; it is unmapped with that
+                self._scratch.close()

@@ -47,7 +47,7 @@ class Recovery:
 def committed_of(entry: Entry) -> Committed | None:
     """The epoch that the replica is, or goes back or forward to; None while there is none."""
     mark = entry.committed
-    if entry.phase in (Phase.UNSYNCED, Phase.ACTIVE) or not mark.epoch:
+    if entry.phase in (Phase.UNSYNCED, Phase.ACTIVE, Phase.UNDO_ACTIVE) or not mark.epoch:
         return None
     return Committed(Term(mark.term), Epoch(mark.epoch), mark.digest)
 
@@ -56,7 +56,7 @@ def promotable_of(entry: Entry) -> Promotable:
     """True only while RAM and device state are exactly those of the committed epoch."""
     if entry.phase is Phase.COMMITTED:
         return Promotable(True)
-    if entry.phase is Phase.ACTIVE:
+    if entry.phase in (Phase.ACTIVE, Phase.UNDO_ACTIVE):
         return Promotable(False, "the guest runs on this RAM file")
     if entry.phase is Phase.UNSYNCED:
         return Promotable(False, entry.reason)

@@ -8,9 +8,12 @@ WireError that names the message. A dataclass may add `problem() -> str` for wha
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, get_origin, get_type_hints
+
+from replicator.errors import InvariantError
 
 
 class Unfit(Exception):
@@ -87,7 +90,7 @@ def flag(value: object) -> bool:
 
 def sequence(item: Check, count_max: int) -> Check:
     def check(value: object) -> tuple[object, ...]:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, (list, tuple)):
             raise Unfit(f"must be an array, not {type(value).__name__}")
         if len(value) > count_max:
             raise Unfit(f"{len(value)} items are more than {count_max}")
@@ -100,7 +103,7 @@ def row(*items: Check) -> Check:
     """An array of exactly these items."""
 
     def check(value: object) -> tuple[object, ...]:
-        if not isinstance(value, list | tuple) or len(value) != len(items):
+        if not isinstance(value, (list, tuple)) or len(value) != len(items):
             raise Unfit(f"must be an array of {len(items)}")
         return tuple(item(one) for item, one in zip(items, value, strict=True))
 
@@ -120,28 +123,51 @@ def nested(cls: type[Any]) -> Check:
 
 def build(cls: type[Any], found: dict[str, Any]) -> Any:
     """The dataclass made of exactly these fields, each checked; Unfit names the first that is not in order."""
-    message = cls(**_checked_fields(cls, found))
-    problem = message.problem() if hasattr(message, "problem") else ""
-    if problem:
-        raise Unfit(problem)
+    checks = _CHECKS.get(cls) or checks_of(cls)
+    if len(found) != len(checks):
+        raise _explain(checks, found)
+    try:
+        message = cls(*[check(found[name]) for name, check in checks.items()])
+    except (KeyError, Unfit):
+        raise _explain(checks, found) from None
+    _check_together(message)
     return message
 
 
-def _checked_fields(cls: type[Any], found: dict[str, Any]) -> dict[str, Any]:
-    checks = checks_of(cls)
+def checked_map(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name in the form that its checks give them; nested dataclasses become maps too."""
+    cls = type(record)
+    checks = _CHECKS.get(cls) or checks_of(cls)
+    if _NESTED[cls]:
+        return as_map(build(cls, as_map(record)))
+    try:
+        found = {name: check(getattr(record, name)) for name, check in checks.items()}
+    except Unfit:
+        raise _explain(checks, as_map(record)) from None
+    if hasattr(cls, "problem"):
+        _check_together(cls(**found))
+    return found
+
+
+def _check_together(message: Any) -> None:
+    if hasattr(message, "problem") and (problem := message.problem()):
+        raise Unfit(problem)
+
+
+def _explain(checks: dict[str, Check], found: dict[str, Any]) -> Unfit:
+    """What is wrong with these fields. Apart, because nothing is wrong with most of them."""
     if found.keys() != checks.keys():
         foreign = sorted(map(brief, found.keys() - checks.keys()))
         missing = sorted(map(brief, checks.keys() - found.keys()))
-        raise Unfit(
+        return Unfit(
             f"fields foreign: {', '.join(foreign) or 'none'}; missing: {', '.join(missing) or 'none'}"
         )
-    values = {}
     for name, check in checks.items():
         try:
-            values[name] = check(found[name])
+            check(found[name])
         except Unfit as unfit:
-            raise Unfit(f"field {name}: {unfit}") from unfit
-    return values
+            return Unfit(f"field {name}: {unfit}")
+    raise InvariantError("fields that were refused are all in order")
 
 
 def checks_of(cls: type[Any]) -> dict[str, Check]:
@@ -172,11 +198,11 @@ def as_map(record: Any) -> dict[str, Any]:
 
 def map_once(pairs: Iterable[tuple[object, object]]) -> dict[object, object]:
     """A msgpack map without repeated keys (for `object_pairs_hook`)."""
-    found: dict[object, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise Unfit(f"key {brief(key)} stands twice")
-        found[key] = value
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise Unfit(f"key {brief(twice)} stands twice")
     return found
 
 

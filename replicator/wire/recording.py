@@ -31,6 +31,9 @@ from replicator.wire.records import (
 )
 
 _NAME = LibxcType.PAGE_DATA.name
+#: Records without content, the same in each epoch.
+_CHECKPOINT = libxc.encode(CheckpointRecord())
+_CHECKPOINT_END = libxl.encode(CheckpointEnd())
 #: Pages that one PAGE_DATA record can hold.
 PAGES_MAX = (RECORD_BYTES_MAX - layout.PAGE_DATA.size) // (layout.U64_BYTES + layout.pages_bytes(1))
 
@@ -101,4 +104,4 @@ def checkpoint_epilogue(device_state: bytes) -> bytes:
     if not device_state:
         raise LocalWireError("no device state", record="EMULATOR_CONTEXT")
     context = EmulatorContext(EmulatorId.QEMU_UPSTREAM, 0, device_state)
-    return libxc.encode(CheckpointRecord()) + libxl.encode(context) + libxl.encode(CheckpointEnd())
+    return _CHECKPOINT + libxl.encode(context) + _CHECKPOINT_END

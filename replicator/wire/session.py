@@ -30,12 +30,13 @@ from replicator.limits import (
     PFN_MAX,
 )
 from replicator.units import PAGE_SIZE
+from replicator.wire.back_channel import PIECE_BYTES_MAX
 from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN
 from replicator.wire.fields import (
     Unfit,
-    as_map,
     brief,
     build,
+    checked_map,
     flag,
     integer,
     map_once,
@@ -48,7 +49,7 @@ from replicator.wire.fields import (
     text,
 )
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 NODE_CHARS_MAX: Final = 64
 TEXT_CHARS_MAX: Final = 1024
@@ -153,6 +154,8 @@ class Hello:
     #: The operator agreed that a promotable replica of an earlier term is lost.
     may_discard: Flag = False
     share: Share = NO_SHARE
+    #: COLO: names the channel of the guests' frames (wire/frames.py); NO_SESSION in Remus.
+    frames: SessionId = NO_SESSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,8 @@ class EpochBegin:
     epoch: Positive
     #: The committed epoch that this one builds upon; 0 when it carries all RAM and starts a synchronisation.
     base: Count
+    #: COLO: the secondary's VM runs on from this epoch once it is committed.
+    runs_vm: Flag = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +270,26 @@ class InputFrames:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointNew:
+    """Primary -> secondary, in COLO: CHECKPOINT_STATE NEW. Suspend your VM and say what it has written."""
+
+    session: SessionId
+    epoch: Positive
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWord:
+    """Secondary -> primary, in COLO: a word about the checkpoint that `epoch` is or was. The payload is records of the
+    back channel: wire/back_channel.py."""
+
+    session: SessionId
+    epoch: Positive
+    record_bytes: Annotated[int, integer(1, PIECE_BYTES_MAX)]
+    #: Another piece of the same word follows.
+    more: Flag = False
+
+
+@dataclass(frozen=True, slots=True)
 class StandDown:
     """Primary -> secondary: the pair ends here; never promote."""
 
@@ -325,6 +350,8 @@ Message = (
     | Ack
     | Abort
     | InputFrames
+    | CheckpointNew
+    | CheckpointWord
     | StandDown
     | HandOver
     | HandOverReply
@@ -361,6 +388,8 @@ def payload_bytes(message: Message) -> int | None:
         return message.payload_bytes
     if isinstance(message, InputFrames):
         return sum(message.lengths)
+    if isinstance(message, CheckpointWord):
+        return message.record_bytes
     return None
 
 
@@ -387,8 +416,7 @@ def encode(message: Message) -> bytes:
     """The message's bytes. LocalWireError when a field is out of its range or the whole too large."""
     kind = kind_of(message)
     try:
-        checked = build(type(message), as_map(message))
-        data: bytes = msgpack.packb({"kind": kind} | as_map(checked), use_bin_type=True)
+        data: bytes = msgpack.packb({"kind": kind, **checked_map(message)}, use_bin_type=True)
     except Unfit as unfit:
         raise LocalWireError(str(unfit), record=kind) from unfit
     if len(data) > MESSAGE_BYTES_MAX:

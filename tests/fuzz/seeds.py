@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import fuzz_frames
 import fuzz_sealed
 import harness
 import legacy_maker as legacy
@@ -17,7 +18,7 @@ from harness import put_together
 from wire_vectors import SCENES, STREAMS, join, load, load_stream, load_xl_header
 
 from replicator.limits import PFN_MAX
-from replicator.wire import layout, recording, session, xl
+from replicator.wire import frames, layout, recording, session, xl
 from replicator.wire.layout import LegacyChunk, LibxcType
 
 DICTIONARY: Final = "dictionary"
@@ -37,9 +38,12 @@ def seeds_of(driver: str) -> dict[str, bytes]:
     """The seeds of a driver, by name. They are the same each time."""
     if driver == "session":
         return {session.kind_of(message): session.encode(message) for message in _messages()}
+    if driver == "frames":
+        envelopes = [frames.Envelope(fuzz_frames.SESSION, 1, message) for message in fuzz_frames.MESSAGES]
+        return {frames.kind_of(one.message): frames.encode(one) for one in envelopes}
     if driver == "sealed":
         sealed = [fuzz_sealed.seal(*message) for message in fuzz_sealed.MESSAGES]
-        return {str(number): fuzz_sealed.join(frames) for number, frames in enumerate(sealed)}
+        return {str(number): fuzz_sealed.join(pieces) for number, pieces in enumerate(sealed)}
     streams = {
         "back_channel": _back_channels,
         "legacy": _legacy_streams,
@@ -143,6 +147,8 @@ def _messages() -> Iterator[session.Message]:
     yield session.Ack(connection, 18, digest)
     yield session.Abort(connection, 18, "wrong-digest", "part 3")
     yield session.InputFrames(connection, 1, (60, 1500))
+    yield session.CheckpointNew(connection, 18)
+    yield session.CheckpointWord(connection, 18, 16, True)
     yield session.StandDown(3, "stopped by the operator")
     yield session.HandOver(bytes(16), 3, 18)
     yield session.HandOverReply(bytes(16), 18, True, "", 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import FileAccessError
-from replicator.observe.journal import FIELDS, ROUTINE, Journal
+from replicator.observe.journal import FIELDS, FORMAT, LATER_FIELDS, ROUTINE, Journal
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:
@@ -26,7 +26,7 @@ def test_lines_are_appended_to_a_private_file(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     lines = lines_of(path)
     assert [line["event"] for line in lines] == ["journal", "released"] * 2
-    assert {"node": "a", "guest": "g", "arbiter": True, "format": 1}.items() <= lines[0].items()
+    assert {"node": "a", "guest": "g", "arbiter": True, "format": FORMAT}.items() <= lines[0].items()
     assert set(lines[0]) == {"event", "at_ns", *FIELDS["journal"]}
 
 
@@ -62,3 +62,8 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 def test_routine_events_are_events() -> None:
     assert set(FIELDS) >= ROUTINE
+
+
+def test_later_fields_are_fields_of_their_kind() -> None:
+    for event, fields in LATER_FIELDS.items():
+        assert all(type(value) is FIELDS[event][name] for name, value in fields.items())

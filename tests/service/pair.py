@@ -31,11 +31,11 @@ port = {peer}
 
 
 def free_ports() -> tuple[int, int]:
-    """Two bases with three free ports each, below those that the kernel gives to outgoing connections."""
+    """Two bases with four free ports each, below those that the kernel gives to outgoing connections."""
     bases: list[int] = []
     while len(bases) < 2:
-        base = random.randrange(10_000, 32_000, 3)
-        if base not in bases and all(map(_is_free, range(base, base + 3))):
+        base = random.randrange(10_000, 32_000, 4)
+        if base not in bases and all(map(_is_free, range(base, base + 4))):
             bases.append(base)
     return bases[0], bases[1]
 
@@ -122,11 +122,11 @@ class Pair:
         self.sides.append(side)
         return side
 
-    def protect(self, *, phase: str = "") -> tuple[Side, Side]:
-        """`phase` is the primary's."""
-        secondary = self.start("b", "secondary")
+    def protect(self, *options: str, phase: str = "") -> tuple[Side, Side]:
+        """`options` are both sides', `phase` is the primary's."""
+        secondary = self.start("b", "secondary", *options)
         secondary.wait_for("standby")
-        primary = self.start("a", "primary", phase=phase)
+        primary = self.start("a", "primary", *options, phase=phase)
         primary.wait_for("primary: protected")
         return primary, secondary
 

@@ -45,6 +45,8 @@ SILENT = {
     ev.PromoteOrdered, ev.GuestActivated,
     # Remembered for the line that follows.
     fx.SendEpoch, fx.CommitEpoch,
+    # Where they count: vm-ready and vm-running.
+    ev.VmLoaded, ev.VmResumed,
 }  # fmt: skip
 
 

@@ -38,6 +38,8 @@ EXAMPLES: list[s.Message] = [
     s.Ack(SESSION, 18, DIGEST),
     s.Abort(SESSION, 18, "wrong-digest", "part 3"),
     s.InputFrames(SESSION, 1, (60, FRAME_BYTES_MAX)),
+    s.CheckpointNew(SESSION, 18),
+    s.CheckpointWord(SESSION, 18, 16),
     s.StandDown(3, "stopped by the operator"),
     s.HandOver(SESSION, 3, 18),
     s.HandOverReply(SESSION, 18, False, "no standby", 3),
@@ -130,7 +132,7 @@ def test_changed_bytes_give_a_message_or_an_error(message: s.Message, data: st.D
 
 def test_other_versions_are_named_before_the_rest_is_read() -> None:
     future = {"kind": "hello", "protocol_version": 9, "something": "new"}
-    with pytest.raises(s.OtherVersion, match="version 9, this side 2") as caught:
+    with pytest.raises(s.OtherVersion, match="version 9, this side 3") as caught:
         s.decode(msgpack.packb(future))
     assert caught.value.peer_version == 9
     assert caught.value.hint
