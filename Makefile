@@ -23,8 +23,11 @@ pure-test: venv
 live-test: venv
 	$(BIN)/python -m pytest tests -m live
 
+# `make demo MODE=colo` lets both guests run, and kills either side in turn.
+MODE := remus
+
 demo: venv
-	$(BIN)/replicator demo
+	$(BIN)/replicator demo --mode $(MODE)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -103,13 +103,13 @@ def _parse_beats(word: str) -> Beats:
 
 
 def measure_failovers(
-    run: Run, image: GuestImage, beats: Sequence[Beats], kills: int, watch_s: float
+    run: Run, image: GuestImage, beats: Sequence[Beats], kills: int, watch_s: float, *, mode: str = "remus"
 ) -> None:
-    """Fills the recorder: a value of each death, and one of each watch."""
+    """Fills the recorder: a value of each death, and one of each watch. `mode` is the pair's."""
     for one in beats:
-        cell = make_cell(beats=one.label)
+        cell = make_cell(beats=one.label, mode=mode)
         try:
-            with Lab() as lab, _Rounds(lab, image, one) as rounds:
+            with Lab() as lab, _Rounds(lab, image, one, mode) as rounds:
                 chance = random.Random(run.seed)
                 for number in range(kills):
                     run.steps.begin(f"{one.name}, death {number + 1}")
@@ -123,9 +123,10 @@ def measure_failovers(
 class _Rounds:
     """Context manager: a protected pair with a client. `active` is the side that has the guest."""
 
-    def __init__(self, lab: Lab, image: GuestImage, beats: Beats) -> None:
+    def __init__(self, lab: Lab, image: GuestImage, beats: Beats, mode: str) -> None:
         self._lab = lab
-        self._stage = Stage(lab, image, settings=beats.sections)
+        sections = {**beats.sections, "epoch": {**beats.sections["epoch"], "mode": mode}}
+        self._stage = Stage(lab, image, settings=sections)
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._log, self._echo_log = lab.scratch / "probe.log", lab.scratch / "pulse.log"
         self.active = "a"

@@ -11,8 +11,9 @@ from __future__ import annotations
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from replicator.demo.guest_image import GuestImage
 from replicator.demo.lab import Lab
@@ -20,6 +21,7 @@ from replicator.demo.stage import Stage
 from replicator.demo.timeline import (
     INCREMENTS_AFTER_KILL_MIN,
     INCREMENTS_BEFORE_KILL_MIN,
+    MATCHED_BEFORE_KILL_MIN,
     Event,
     Protection,
     Verdict,
@@ -33,6 +35,8 @@ AFTER_TIMEOUT_S = 40.0
 AFTER_CONTROL_TIMEOUT_S = 5.0
 #: 20 a second: some 15 seconds under protection.
 EPOCHS_BEFORE_KILL = 300
+#: In COLO, whose epochs are rare.
+MATCHED_BEFORE_KILL = 2 * MATCHED_BEFORE_KILL_MIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,13 @@ class Demonstration:
         *,
         hold: bool = True,
         interval_ms: int = 50,
+        mode: str = "remus",
+        secondary_dies: bool = False,
     ) -> None:
-        self._stage = Stage(lab, image, interval_ms=interval_ms)
+        """`mode` is the daemons'. The primary dies unless the secondary does."""
+        self._stage = Stage(lab, image, interval_ms=interval_ms, settings={"epoch": {"mode": mode}})
         self._say, self._hold, self._interval_ms = say, hold, interval_ms
+        self._is_colo, self._secondary_dies = mode == "colo", secondary_dies
         self._acked = 0
         self._protected_ns = 0
 
@@ -70,12 +78,14 @@ class Demonstration:
         self._say("protected")
         self._protected_ns = time.monotonic_ns()
         self._await_load(client, primary)
-        killed, protection = self._kill(primary)
-        self._say(f"killed the primary's host after {self._acked} acknowledged increments")
+        victim, whose = (secondary, "secondary") if self._secondary_dies else (primary, "primary")
+        killed, protection = self._kill(victim)
+        self._say(f"killed the {whose}'s host after {self._acked} acknowledged increments")
         self._await_survival(client)
         report = stage.stop_client(client)
         events = [killed, *stage.collect_events()]
-        return DemoResult(judge(events, report, protection), events, stage.logs())
+        verdict = judge(events, report, protection, secondary_died=self._secondary_dies)
+        return DemoResult(verdict, events, stage.logs())
 
     def _start_primary(self) -> subprocess.Popen[bytes]:
         if self._hold:
@@ -86,22 +96,32 @@ class Demonstration:
 
     def _await_load(self, client: subprocess.Popen[bytes], primary: subprocess.Popen[bytes]) -> None:
         def loaded() -> bool:
-            committed = int(self._stage.status("a").get("committed", 0))
             enough = self._stage.count_increments() >= INCREMENTS_BEFORE_KILL_MIN
-            return enough and committed >= EPOCHS_BEFORE_KILL
+            status = self._stage.status("a")
+            if self._is_colo:
+                return enough and count_matched(status) >= MATCHED_BEFORE_KILL
+            return enough and int(status.get("committed", 0)) >= EPOCHS_BEFORE_KILL
 
         self._stage.wait_until("the client's load", LOAD_TIMEOUT_S, loaded, client, primary)
 
-    def _kill(self, primary: subprocess.Popen[bytes]) -> tuple[Event, Protection]:
-        stats = self._stage.status("a")["stats"]
+    def _kill(self, victim: subprocess.Popen[bytes]) -> tuple[Event, Protection]:
+        status = self._stage.status("a")
+        stats = status["stats"]
         # At any phase of an epoch.
         time.sleep(random.uniform(0, 2 * self._interval_ms / 1000))
         self._acked = self._stage.count_increments()
-        killed = self._stage.kill_host(primary)
+        killed = self._stage.kill_host(victim)
         pauses = stats["pause_ms"]
         protected_ns = killed.at_ns - self._protected_ns
         protection = Protection(
-            stats["epochs"], pauses["p50"], pauses["p99"], stats["bytes_total"], protected_ns, self._acked
+            stats["epochs"],
+            pauses["p50"],
+            pauses["p99"],
+            stats["bytes_total"],
+            protected_ns,
+            self._acked,
+            count_matched(status) if self._is_colo else None,
+            describe_checkpoints(status["colo"]) if self._is_colo else "",
         )
         return killed, protection
 
@@ -114,3 +134,15 @@ class Demonstration:
             )
         except ReplicatorError as error:
             self._say(error.args[0] if self._hold else "the client does not go on")
+
+
+def count_matched(status: Mapping[str, Any]) -> int:
+    """Output frames that left because both guests had said them."""
+    return sum(int(kind["matched"]) for kind in status.get("colo", {}).get("kinds", {}).values())
+
+
+def describe_checkpoints(colo: Mapping[str, Any]) -> str:
+    """How many there were, by reason."""
+    return "checkpoints: " + ", ".join(
+        f"{count} {why}" for why, count in colo["checkpoints"].items() if count
+    )

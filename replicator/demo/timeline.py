@@ -3,9 +3,10 @@
 Everybody says JSON lines `{"event": NAME, "at_ns": CLOCK_MONOTONIC, ...}`; namespaces share the machine's clock, so
 the lines of all sources sort into one story. The moments that matter:
 
-    KILLED      the demonstration killed the primary daemon and its QEMU       (source: demo)
+    KILLED      the demonstration killed one daemon and its QEMU               (source: demo)
     GRANTED     the arbiter gave the guest to the survivor = the death is detected
     RUNNING     the survivor resumed the guest
+    ALONE       the arbiter let the primary go on without its secondary, if that was the one that died
 
 A verdict is a list of promises, each kept or broken, and of measures, which promise nothing. A moment that is missing
 breaks the promise that needs it: a run that proves nothing must not pass.
@@ -25,12 +26,15 @@ from replicator.units import NS_PER_MS, NS_PER_S
 KILLED = "killed"
 GRANTED = "granted"
 RUNNING = "running"
+ALONE = "alone"
 #: The client heard nothing for so many `ms` until now.
 GAP = "gap"
 
 INCREMENTS_BEFORE_KILL_MIN = 1_000
 INCREMENTS_AFTER_KILL_MIN = 500
 EPOCHS_BEFORE_KILL_MIN = 100
+#: Of COLO: output frames that left because both guests had said them.
+MATCHED_BEFORE_KILL_MIN = 1_000
 #: Said often; the timeline keeps the interesting rest.
 NOISE = frozenset({"progress", "report"}) | ROUTINE
 KEPT_EXIT_CODE, BROKEN_EXIT_CODE = 0, 1
@@ -57,6 +61,9 @@ class Protection:
     duration_ns: int
     #: Acknowledged increments when the host was killed.
     increments_before_kill: int
+    #: Of COLO: output frames that both guests said, and how the comparison fared in words; None in Remus.
+    matched_frames: int | None = None
+    compared: str = ""
 
     @property
     def bytes_per_second(self) -> float:
@@ -166,6 +173,18 @@ def yes(value: bool) -> str:
     return "yes" if value else "NO"
 
 
+def judge_alone(events: Sequence[Event]) -> list[Promise]:
+    """How the primary went on when its secondary had died."""
+    killed = find_first(events, KILLED)
+    alone = find_first(events, ALONE, killed or 0)
+    seen = killed is not None and alone is not None
+    return [
+        Promise("the primary went on alone", yes(seen), seen),
+        Promise("dead -> alone by grant", format_ms(killed, alone)),
+        Promise("client's gap at the death", describe_gap(events, killed)),
+    ]
+
+
 def judge_failover(events: Sequence[Event]) -> list[Promise]:
     """How the survivor took over."""
     killed = find_first(events, KILLED)
@@ -194,11 +213,7 @@ def judge_protection(protection: Protection | None) -> list[Promise]:
     if protection is None:
         return [Promise("committed epochs", "not seen", False)]
     return [
-        Promise(
-            "committed epochs",
-            str(protection.epochs),
-            protection.epochs >= EPOCHS_BEFORE_KILL_MIN,
-        ),
+        judge_amount(protection),
         Promise(
             "pause p50 / p99",
             f"{protection.pause_ms_p50:.2f} / {protection.pause_ms_p99:.2f} ms",
@@ -207,10 +222,31 @@ def judge_protection(protection: Protection | None) -> list[Promise]:
     ]
 
 
-def judge(events: Sequence[Event], report: Report | None, protection: Protection | None) -> Verdict:
+def judge_amount(protection: Protection) -> Promise:
+    """Whether there was enough protection to speak of."""
+    matched = protection.matched_frames
+    if matched is None:
+        return Promise(
+            "committed epochs", str(protection.epochs), protection.epochs >= EPOCHS_BEFORE_KILL_MIN
+        )
+    return Promise(
+        "output that both guests said",
+        f"{matched} frames; {protection.compared}",
+        matched >= MATCHED_BEFORE_KILL_MIN,
+    )
+
+
+def judge(
+    events: Sequence[Event],
+    report: Report | None,
+    protection: Protection | None,
+    *,
+    secondary_died: bool = False,
+) -> Verdict:
     """The verdict of one demonstration. `report` is None when the client gave none."""
     before = protection.increments_before_kill if protection is not None else 0
-    promises = judge_protection(protection) + judge_failover(events)
+    survival = judge_alone(events) if secondary_died else judge_failover(events)
+    promises = judge_protection(protection) + survival
     if report is None:
         return Verdict((*promises, Promise("client's report", "the client gave none", False)))
     gap = Promise("client's longest gap ever", f"{report.longest_gap_ms:.1f} ms")

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "link": "replicator.cli.bench.micro:link",
     "pages": "replicator.cli.bench.micro:pages",
     "scale": "replicator.cli.bench.scale:scale",
+    "colo": "replicator.cli.bench.colo:colo",
     "compare": "replicator.cli.bench.compare:compare",
 }
 

@@ -20,8 +20,9 @@ _WATCH_S, _QUICK_WATCH_S = 30.0, 2.0
 @click.option(
     "--watch", type=click.FloatRange(0), help=f"Seconds under load without a death [default: {_WATCH_S:g}]."
 )
+@click.option("--mode", type=click.Choice(["remus", "colo"]), default="remus", show_default=True)
 @bench_options
-def failover(beats: str | None, kills: int | None, watch: float | None, wishes: Wishes) -> None:
+def failover(beats: str | None, kills: int | None, watch: float | None, mode: str, wishes: Wishes) -> None:
     """Kill the host again and again; --repeats and --seconds do not matter here, --kills and --watch do."""
     chosen = choose_beats(wishes.choose(_BEATS, _QUICK_BEATS, beats))
     deaths = wishes.choose(_KILLS, _QUICK_KILLS, kills)
@@ -30,8 +31,8 @@ def failover(beats: str | None, kills: int | None, watch: float | None, wishes: 
     image = ensure_guest_image(default_cache_dir(), click.echo)
     run_bench(
         "failover",
-        lambda run: measure_failovers(run, image, chosen, deaths, watch_s),
+        lambda run: measure_failovers(run, image, chosen, deaths, watch_s, mode=mode),
         wishes,
         lambda _: len(chosen) * (deaths + 1),
-        {"beats": ",".join(one.name for one in chosen), "kills": deaths, "watch_s": watch_s},
+        {"beats": ",".join(one.name for one in chosen), "kills": deaths, "watch_s": watch_s, "mode": mode},
     )
