@@ -90,9 +90,8 @@ class _Rig:
                 if state == PROTECTED:
                     seen[state] |= self._describe_comparison()
             if BESIDE_TWIN in seen:
-                compared = compare_states(seen[BESIDE_TWIN], seen[PROTECTED])
-                seen[PROTECTED] |= {f"{name} {BESIDE_TWIN}": value for name, value in compared.items()}
-                seen[PROTECTED] |= compare_states(seen[UNPROTECTED], seen[PROTECTED])
+                above_twin = compare_with_twin(seen[BESIDE_TWIN], seen[PROTECTED])
+                seen[PROTECTED] |= above_twin | compare_states(seen[UNPROTECTED], seen[PROTECTED])
             for state, metrics in seen.items():
                 cell = make_cell(setting=self._setting.name, workload=workload.name, state=state)
                 run.recorder.add(cell, metrics)
@@ -116,4 +115,13 @@ class _Rig:
         kinds = colo["kinds"].values()
         matched, committed = (sum(kind[key] for kind in kinds) for key in ("matched", "committed"))
         found = {f"checkpoints, {why}": float(count) for why, count in colo["checkpoints"].items()}
-        return found | {"matched": 100.0 * matched / max(1, matched + committed)}
+        return found | {"output that both said": 100.0 * matched / max(1, matched + committed)}
+
+
+def compare_with_twin(beside: Metrics, colo: Metrics) -> Metrics:
+    """What COLO has of the rate of a guest beside an unlinked twin, and adds to its latency."""
+    names = {"rate of unprotected": "rate of one beside a twin"} | {
+        f"added {name}": f"{name} above one beside a twin"
+        for name in ("latency avg", "latency p50", "latency p99")
+    }
+    return {names[name]: value for name, value in compare_states(beside, colo).items()}

@@ -14,7 +14,8 @@ EARLY is one pass before the pause of an epoch that will be large, without the p
 
 Rules: 1. A barrier is marked once for an epoch's number, so it never moves. 2. At most `in_flight_max` epochs are
 closed and not yet acked. 3. Whatever happens to an epoch, a paused guest is resumed. 4. In COLO no page of an epoch is
-copied before the secondary's VM stands still: deltas build upon what it has written. This file does not know about
+copied before the secondary's VM stands still: deltas build upon what it has written. And no guest is paused while that VM
+is loaded: it could not stand still before it runs. This file does not know about
 sessions, leases or where pages go; when an epoch is due says engine/pacing.py, or in COLO engine/colo.py.
 """
 
@@ -101,6 +102,9 @@ class EpochPipeline:
         )
         #: Newest epochs for which the secondary's VM was asked to stand still, and does.
         self._suspending = self._joined = Epoch(0)
+        #: The newest epoch that the secondary's VM is to run on from, and whether it is being loaded there.
+        self._vm_epoch = Epoch(0)
+        self.is_loading = False
         self._live_copy: LiveCopy | None = None
         self._is_syncing = False
         self._live_next = False
@@ -130,7 +134,7 @@ class EpochPipeline:
     @property
     def awaits_secondary(self) -> bool:
         """An epoch waits for its ack, or for the secondary's VM."""
-        return bool(self.in_flight) or self._is_joining
+        return bool(self.in_flight) or self._is_joining or self.is_loading
 
     @property
     def precopy(self) -> PrecopyReport | None:
@@ -141,6 +145,8 @@ class EpochPipeline:
         """Begin with epochs on top of `base`; the first one is copied live."""
         self.base, self._live_next, self._due, self.in_flight = base, True, False, []
         self._is_syncing, self.gave_up, self._output_waits = True, "", False
+        # Whether the VM runs was said on a connection that is gone.
+        self.is_loading = False
         self.measures.restart()
         if self.guest_paused:
             # The pause of an abandoned epoch is still going on; its resume starts us.
@@ -158,7 +164,7 @@ class EpochPipeline:
         if self.step not in (Step.WAITING, Step.STANDING) or self._opened:
             effects.append(fx.AbandonEpoch(self.epoch))
         if self.colo is not None:
-            self.colo.compared_from = None
+            self.colo.compared_from, self.is_loading = None, False
             effects.append(fx.StopComparing())
         self.in_flight, self._live_next, self._due = [], False, False
         self._opened = self._is_live = self._overran = self.hurries = self.last = False
@@ -181,6 +187,7 @@ class EpochPipeline:
     def acked(self, epoch: Epoch, now_ns: int) -> None:
         """All epochs up to this one left the flight."""
         self.in_flight = [other for other in self.in_flight if other > epoch]
+        self.is_loading = self.is_loading or (epoch == self._vm_epoch and self.colo is not None)
         self.measures.acked(epoch, now_ns)
 
     def tune(self, order: ev.TuneOrdered, now_ns: int) -> list[Effect]:
@@ -207,7 +214,7 @@ class EpochPipeline:
         if not self._due:
             self._due, self._due_since_ns = True, now_ns
         in_flight_max = 1 if self.hurries else self._in_flight_max
-        if self.step is Step.EARLY or len(self.in_flight) >= in_flight_max:
+        if self.step is Step.EARLY or self.is_loading or len(self.in_flight) >= in_flight_max:
             return []
         self._due = False
         self._started_ns = now_ns
@@ -270,6 +277,8 @@ class EpochPipeline:
 
     def _open(self, now_ns: int) -> Effect:
         runs_vm = self.colo is not None and not self.hurries and self.colo.runs_vm(now_ns)
+        if runs_vm:
+            self._vm_epoch = self.epoch
         return fx.OpenEpoch(self.epoch, self.base, runs_vm)
 
     def handle_live_copied(self, event: ev.LiveCopied, now_ns: int) -> list[Effect]:
@@ -356,8 +365,12 @@ class EpochPipeline:
         """From its newest epoch on, and not while the next one is being made."""
         if self.colo is None or event.epoch != self.base or self.step is not Step.WAITING or self._opened:
             return []
-        self.colo.compared_from = event.epoch
-        return [fx.CompareOutput(event.epoch), *([] if self._due else self._arm(now_ns))]
+        self.is_loading, self.colo.compared_from = False, event.epoch
+        if self.hurries:
+            return self.handle_overdue(now_ns)
+        # An epoch that was due meanwhile is not: what waits is compared now.
+        self._due = False
+        return [fx.CompareOutput(event.epoch), *self._arm(now_ns)]
 
     def handle_asked(self, event: ev.CheckpointAsked, now_ns: int) -> list[Effect]:
         if self.colo is None or not isinstance(self.pacer, ColoPacer):

@@ -33,6 +33,8 @@ from replicator.units import NS_PER_MS, NS_PER_S, Epoch
 
 RETRY_ARBITER_NS = 100 * NS_PER_MS
 STOPPED = "stopped by the operator"
+#: So many times longer than an ack may the secondary's VM take to run.
+VM_PATIENCE = 10
 
 
 def _ignore(_: ev.Event, __: int) -> list[Effect]:
@@ -196,6 +198,10 @@ class PrimaryMachine:
         """An answer, or another try, within the patience."""
         return fx.ArmTimer(Timer.ACK, now_ns + self._settings.ack_patience_ns)
 
+    def _await_vm(self, now_ns: int) -> Effect:
+        """The secondary's VM may be one whose process is started only now."""
+        return fx.ArmTimer(Timer.ACK, now_ns + VM_PATIENCE * self._settings.ack_patience_ns)
+
     def _on_link_lost(self, event: ev.LinkLost, now_ns: int) -> list[Effect]:
         return self._drop_link(event.reason, now_ns)
 
@@ -347,7 +353,10 @@ class PrimaryMachine:
             effects += self.pipeline.handle_overdue(now_ns)
         if self.pipeline.in_flight:
             return [*effects, self._await_peer(now_ns)]
-        return [*effects, fx.CancelTimer(Timer.ACK), *self.move.acked(epoch)]
+        moved = self.move.acked(epoch)
+        if self.pipeline.is_loading:
+            return [*effects, self._await_vm(now_ns), *moved]
+        return [*effects, fx.CancelTimer(Timer.ACK), *moved]
 
     def _on_epoch_refused(self, event: ev.EpochRefused, now_ns: int) -> list[Effect]:
         dropped = self._drop_link(f"epoch {event.epoch} not committed: {event.detail}", now_ns)
@@ -370,7 +379,8 @@ class PrimaryMachine:
     def _on_vm_resumed(self, event: ev.SecondaryVmResumed, now_ns: int) -> list[Effect]:
         if event.session != self.session or self.link is not Link.READY or self.life is not Life.RUNNING:
             return []
-        return self.pipeline.handle_vm_resumed(event, now_ns)
+        effects = self.pipeline.handle_vm_resumed(event, now_ns)
+        return effects if self.pipeline.awaits_secondary else [*effects, fx.CancelTimer(Timer.ACK)]
 
     # Bar and output.
 

@@ -109,6 +109,28 @@ def test_a_copy_of_a_running_guest_waits_for_the_vm_too():
     assert play(ev.SecondaryVmSuspended(play.machine.session, 3))[0] == fx.CopyLive(3)
 
 
+def test_no_guest_stands_still_while_the_secondarys_vm_is_loaded():
+    play = make_compared()
+    ask(play)
+    play(ev.EpochDue())
+    close(play, 2)
+    armed = [each for each in commit(play, 2) if isinstance(each, fx.ArmTimer)]
+    assert [each.timer for each in armed] == [fx.Timer.ACK]
+    assert play(ev.EpochDue()) == [], "it could not stand still at once"
+    effects = play(ev.SecondaryVmResumed(play.machine.session, 2))
+    assert effects[0] == fx.CompareOutput(2)
+    assert fx.CancelTimer(fx.Timer.ACK) in effects
+    assert not any(isinstance(each, fx.PauseGuest) for each in effects), "what waited is compared now"
+
+
+def test_a_vm_that_is_loaded_for_ever_is_a_lost_secondary():
+    play = make_compared()
+    play(ev.EpochDue())
+    close(play, 2)
+    commit(play, 2)
+    assert fx.RequestAlone() in play(ev.AckOverdue())
+
+
 def test_a_link_that_goes_while_the_guest_waits_lets_it_run():
     play = make_compared()
     play(ev.EpochDue(), ev.GuestPaused(2, 10))

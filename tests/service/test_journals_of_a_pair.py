@@ -20,14 +20,17 @@ from replicator.service.control import ask_daemon
 Lines = list[dict[str, Any]]
 
 
-def start(pair: Pair, name: str, role: str) -> Side:
-    return pair.start(name, role, "--events", str(pair.folder / f"{name}.events"))
+COLO = ("--mode", "colo")
 
 
-def protect(pair: Pair) -> tuple[Side, Side]:
-    secondary = start(pair, "b", "secondary")
+def start(pair: Pair, name: str, role: str, *options: str) -> Side:
+    return pair.start(name, role, "--events", str(pair.folder / f"{name}.events"), *options)
+
+
+def protect(pair: Pair, *options: str) -> tuple[Side, Side]:
+    secondary = start(pair, "b", "secondary", *options)
     secondary.wait_for("standby")
-    primary = start(pair, "a", "primary")
+    primary = start(pair, "a", "primary", *options)
     primary.wait_for("primary: protected")
     return primary, secondary
 
@@ -87,6 +90,31 @@ def test_a_lost_secondary_a_frozen_primary_and_a_stop_are_sound(pair: Pair) -> N
     assert report.checked["passing"] >= 2
     said = {line["event"] for path in pair.folder.glob("*.events") for line in load(path)}
     assert {"alone", "passing", "lost", "fenced", "standing-down", "stood-down", "told-to-stand-down"} <= said
+
+
+def test_a_pair_in_colo_is_sound_and_its_vm_takes_over(pair: Pair) -> None:
+    with (pair.folder / "a.toml").open("a") as config:
+        config.write("[colo]\ninterval_max_ms = 50\n")
+    primary, secondary = protect(pair, *COLO)
+    wait_for_events(pair.folder / "a.events", "comparing", 3)
+    primary.kill()
+    secondary.wait_for("b: primary: active-alone")
+    start(pair, "a", "secondary", *COLO)
+    wait_for_events(pair.folder / "b.events", "comparing", 1)
+    pair.end()
+    report = check(pair)
+    assert report.violations == ()
+    assert report.checked["vm"] and report.checked["compared"]
+    lines = load(pair.folder / "b.events")
+    (activating,) = [line for line in lines if line["event"] == "activating"]
+    assert activating["vm"]
+    told = {line["event"] for line in (*load(pair.folder / "a.events"), *lines)}
+    assert {"suspending-vm", "vm-suspended", "vm-resumed", "vm-starting", "answering-suspend"} <= told
+    replica = b"".join(
+        json.dumps({**line, "vm": False} if line is activating else line).encode() + b"\n" for line in lines
+    )
+    files = {"a.events": (pair.folder / "a.events").read_bytes(), "b.events": replica}
+    assert "vm" in {violation.rule for violation in check_history(read_history(files)).violations}
 
 
 def test_a_pair_without_an_arbiter_is_sound(pair_without_arbiter: Pair) -> None:

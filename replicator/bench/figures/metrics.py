@@ -40,6 +40,17 @@ METRICS: Final[dict[str, Metric]] = {
         Metric("added latency avg", "ms"),
         Metric("added latency p50", "ms"),
         Metric("added latency p99", "ms"),
+        # COLO: against the unprotected guest whose twin does the same work on the same machine.
+        Metric("rate of one beside a twin", "%", _HIGHER),
+        Metric("latency avg above one beside a twin", "ms"),
+        Metric("latency p50 above one beside a twin", "ms"),
+        Metric("latency p99 above one beside a twin", "ms"),
+        Metric("output that both said", "%", _HIGHER),
+        Metric("checkpoints, differs", ""),
+        Metric("checkpoints, timeout", ""),
+        Metric("checkpoints, buffer", ""),
+        Metric("checkpoints, comparer", ""),
+        Metric("checkpoints, forced", "", _NEITHER),
         # Epochs.
         Metric("epochs", "1/s", _NEITHER),
         Metric("pause p50", "ms"),

@@ -1,0 +1,91 @@
+"""COLO's VM at the secondary: news of a process's death counts for that process alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+from replicator.engine import events as ev
+from replicator.errors import GuestError
+from replicator.guests.base import Died
+from replicator.memory.pages import GuestLayout, Segment
+from replicator.service.vm_desk import VmDesk, VmParts
+from replicator.units import Epoch
+
+
+class Vm:
+    """A process that can be loaded until it dies."""
+
+    def __init__(self) -> None:
+        self.death = asyncio.Event()
+        self.is_killed = False
+
+    async def events(self) -> AsyncIterator[Died]:
+        await self.death.wait()
+        yield Died("signal 9")
+
+    async def reload(self, _: bytes) -> None:
+        if self.death.is_set():
+            raise GuestError("it is gone")
+
+    async def resume(self) -> None:
+        await self.reload(b"")
+
+    async def kill(self) -> None:
+        self.is_killed = True
+
+
+class Stand:
+    """A desk, the VMs that it started, and what it has posted."""
+
+    def __init__(self) -> None:
+        self.vms: list[Vm] = []
+        self.posted: asyncio.Queue[tuple[ev.Event, Callable[[], bool]]] = asyncio.Queue()
+        store: Any = SimpleNamespace(device_state=lambda: b"state", mark_vm=lambda: None)
+        relay: Any = SimpleNamespace(
+            detach=lambda: None,
+            attach=lambda _: None,
+            loaded=lambda *_: 0,
+            resume_input=lambda: None,
+            stop=lambda: None,
+        )
+        parts = VmParts(
+            store, GuestLayout((Segment(0, 0, 8),)), self.start, lambda: relay, lambda _: SimpleNamespace()
+        )  # type: ignore[arg-type, return-value]
+        self.desk = VmDesk(parts, lambda event, holds: self.posted.put_nowait((event, holds)))
+        self.desk.open_channel(b"frames")
+
+    async def start(self, _: bytes) -> Any:
+        self.vms.append(Vm())
+        return self.vms[-1]
+
+
+def test_a_vm_that_died_is_told_while_nothing_has_taken_its_place() -> None:
+    async def work() -> None:
+        stand = Stand()
+        assert await stand.desk.load(Epoch(1), 0) == ev.VmLoaded()
+        stand.vms[0].death.set()
+        event, holds = await stand.posted.get()
+        assert isinstance(event, ev.VmFailed) and holds()
+        assert isinstance(await stand.desk.run(), ev.VmFailed)
+        await stand.desk.close()
+        assert not holds()
+
+    asyncio.run(work())
+
+
+def test_news_of_a_process_that_was_replaced_meanwhile_counts_no_more() -> None:
+    async def work() -> None:
+        stand = Stand()
+        await stand.desk.load(Epoch(1), 0)
+        stand.vms[0].death.set()
+        _, holds = await stand.posted.get()
+        assert await stand.desk.load(Epoch(2), 0) == ev.VmLoaded()
+        assert await stand.desk.run() == ev.VmResumed()
+        assert len(stand.vms) == 2 and stand.vms[0].is_killed
+        assert not holds()
+        await stand.desk.close()
+
+    asyncio.run(work())
