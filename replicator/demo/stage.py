@@ -6,6 +6,7 @@ nothing: see run.py and timeline.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -223,5 +224,6 @@ def children_of(pid: int) -> list[int]:
     """Processes that `pid` started."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            found += map(int, (task / "children").read_text().split())
     return found

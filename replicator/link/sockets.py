@@ -8,8 +8,9 @@ Bounds. A frame larger than MAXMSGSIZE ends its connection before it is read. Bu
 on either side, so a stalled receiver costs each side BULK_HWM * PART_BYTES_MAX. A dead peer is noticed by the
 heartbeat thread; the values here only see to it that no socket stays half open for ever. TCP_MAXRT (the kernel's
 TCP_USER_TIMEOUT) also ends a connection whose receiver took nothing for so long, so it must be longer than any
-pause of a healthy secondary; for the same reason there are no ZMTP pings on bulk, where they would queue behind
-data that nobody reads.
+pause of a healthy secondary. There are no ZMTP pings: libzmq 4.3.5 aborts the process at the next ping of a connection
+that ended while its receiver was at its bound (zeromq/libzmq issue 4841), and a daemon that is busy when its peer dies
+is the one that is needed then.
 """
 
 from __future__ import annotations
@@ -43,8 +44,6 @@ FRAMES_HWM: Final = 512
 HANDSHAKE_MS: Final = 2_000
 RECONNECT_MS: Final = 50
 STALLED_MS: Final = 15_000
-PING_MS: Final = 1_000
-PING_TIMEOUT_MS: Final = 5_000
 #: MAXMSGSIZE counts a frame as it travels; CURVE adds a nonce, a tag and a command name (33 bytes today), sealing 16 to
 #: a payload.
 SEALING_BYTES: Final = 64
@@ -69,7 +68,7 @@ if FRAME_BYTES_MAX > INPUT_BATCH_BYTES_MAX:
 def listen(context: Context, config: LinkConfig, channel: Channel, port: int) -> Socket:
     """A bound socket for the channel: PULL for bulk, ROUTER else. TransportError when the port is not to be had."""
     socket = context.socket(zmq.PULL if channel is Channel.BULK else zmq.ROUTER)
-    _set_common(socket, channel, config.bind_host)
+    _set_bounds(socket, _HWM[channel], _FRAME_BYTES_MAX[channel], config.bind_host)
     socket.set(zmq.BACKLOG, BACKLOG)
     if channel is not Channel.BULK:
         # A reply to a peer that is gone must fail, not vanish.
@@ -87,7 +86,7 @@ def listen_for_frames(context: Context, config: LinkConfig, port: int) -> Socket
     """A bound ROUTER for one channel between two relays, with CURVE if there are keys. TransportError when the port is
     not to be had."""
     socket = context.socket(zmq.ROUTER)
-    _set_frame_options(socket, config.bind_host)
+    _set_bounds(socket, FRAMES_HWM, FRAMES_MESSAGE_BYTES_MAX, config.bind_host)
     socket.set(zmq.BACKLOG, BACKLOG)
     socket.set(zmq.ROUTER_MANDATORY, 1)
     if config.keys is not None:
@@ -102,7 +101,7 @@ def dial_for_frames(context: Context, config: LinkConfig, host: str, port: int, 
     """A DEALER that connects to a `listen_for_frames`, whose CURVE key is `public_key` ("" without keys)."""
     _check_keys(config, host, public_key)
     socket = context.socket(zmq.DEALER)
-    _set_frame_options(socket, host)
+    _set_bounds(socket, FRAMES_HWM, FRAMES_MESSAGE_BYTES_MAX, host)
     socket.set(zmq.IMMEDIATE, 1)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
     if config.keys is not None:
@@ -116,7 +115,7 @@ def dial(context: Context, config: LinkConfig, channel: Channel, peer: PeerAddre
     """A socket for the channel that will connect once `socket.connect(endpoint_of(...))` is called."""
     _check_keys(config, peer.host, peer.public_key)
     socket = context.socket(zmq.PUSH if channel is Channel.BULK else zmq.DEALER)
-    _set_common(socket, channel, peer.host)
+    _set_bounds(socket, _HWM[channel], _FRAME_BYTES_MAX[channel], peer.host)
     # Nothing is queued until the handshake is through, and nothing outlives the connection.
     socket.set(zmq.IMMEDIATE, 1)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
@@ -166,17 +165,6 @@ def _check_keys(config: LinkConfig, host: str, public_key: str) -> None:
         )
 
 
-def _set_common(socket: Socket, channel: Channel, host: str) -> None:
-    _set_bounds(socket, _HWM[channel], _FRAME_BYTES_MAX[channel], host)
-    if channel is not Channel.BULK:
-        _set_pings(socket)
-
-
-def _set_frame_options(socket: Socket, host: str) -> None:
-    _set_bounds(socket, FRAMES_HWM, FRAMES_MESSAGE_BYTES_MAX, host)
-    _set_pings(socket)
-
-
 def _set_bounds(socket: Socket, hwm: int, frame_bytes_max: int, host: str) -> None:
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, hwm)
@@ -190,11 +178,6 @@ def _set_bounds(socket: Socket, hwm: int, frame_bytes_max: int, host: str) -> No
     socket.set(zmq.TCP_KEEPALIVE_CNT, 3)
     if ":" in host:
         socket.set(zmq.IPV6, 1)
-
-
-def _set_pings(socket: Socket) -> None:
-    socket.set(zmq.HEARTBEAT_IVL, PING_MS)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
 
 
 def _curve_keys(config: LinkConfig, channel: Channel) -> Keys | None:

@@ -75,6 +75,7 @@ class PairMaker:
         self._say(self.primary, "link-up")
         self._say(self.primary, "greeting", session=self.session)
         self._say(self.secondary, "hello", session=self.session, term=self.term, mismatch="")
+        self._end_vm()
         self._say(self.secondary, "discarding", reason="a new synchronisation begins")
         self._accept(0, "")
         self.base = 0
@@ -89,31 +90,51 @@ class PairMaker:
         self._say(self.secondary, "accepting", term=self.term, **agreed)
         self._say(self.primary, "accepted", **agreed)
 
+    # What a pair in COLO says more: colo_maker.py.
+
+    def _suspend_vm(self) -> None: ...
+
+    def _join_vm(self) -> None: ...
+
+    def _run_vm(self, *, heard: bool) -> None: ...
+
+    def _stop_comparing(self) -> None: ...
+
+    def _end_vm(self) -> None: ...
+
+    def _of_vm(self, field: str) -> dict[str, bool]:
+        """The field of a line that says whether there is a VM."""
+        return {}
+
     def epoch(self, *, first: bool = False, acked: bool = True) -> None:
         """One epoch from the pause to the release."""
         self.number += 1
         number, digest = self.number, self.digest(self.number)
         name = {"session": self.session, "epoch": number}
+        self._suspend_vm()
         self._say(self.primary, "pausing", epoch=number)
         if first:
             self._say(self.primary, "holding", epoch=number)
         self._say(self.primary, "paused", epoch=number, dirty_pages=7)
-        self._say(self.primary, "opened", epoch=number, base=self.base)
+        self._say(self.primary, "opened", epoch=number, base=self.base, **self._of_vm("runs_vm"))
+        self._join_vm()
         self._say(self.primary, "resumed", epoch=number)
         self._say(self.primary, "sealed", **name, digest=digest, parts=2, bytes=9)
         self.base = number
-        self._say(self.secondary, "begun", **name, term=self.term, full=first)
+        self._say(self.secondary, "begun", **name, term=self.term, full=first, **self._of_vm("runs_vm"))
         self._say(self.secondary, "committed", **name, term=self.term, digest=digest, parts=2, bytes=9)
         self._say(self.secondary, "acking", **name, digest=digest)
         if acked:
             self._say(self.primary, "acked", **name, digest=digest)
             self._say(self.primary, "released", epoch=number)
+        self._run_vm(heard=acked)
         self.renew()
 
     def blink(self) -> None:
         """The link breaks before an ack arrives and comes back: the answer to the hello is the ack."""
         self.epoch(acked=False)
         self._say(self.primary, "link-down", reason="a cable")
+        self._stop_comparing()
         self._say(self.secondary, "link-down", reason="a cable")
         self._say(self.primary, "link-up")
         self._say(self.primary, "greeting", session=self.session)
@@ -125,6 +146,7 @@ class PairMaker:
         """The secondary is lost; what is held leaves under the grant."""
         self.is_silent = True
         self._say(self.primary, "silent")
+        self._stop_comparing()
         self._say(self.primary, "asking-alone")
         self._say(self.primary, "alone")
         self._say(self.primary, "passing")
@@ -143,7 +165,7 @@ class PairMaker:
         self.now_ns += TTL_NS
         self.term += 1
         self._say(heir, "granted", term=self.term, epoch=epoch, session=self.session, force=force)
-        self._say(heir, "activating", term=self.term, epoch=epoch)
+        self._say(heir, "activating", term=self.term, epoch=epoch, **self._of_vm("vm"))
         self._reign(heir, promoted=True)
         self._say(heir, "running", term=self.term, epoch=epoch, replayed_inputs=3)
         self._say(heir, "state", word="active-alone")
@@ -151,6 +173,10 @@ class PairMaker:
         self.number = self.base = 0
         if restart:
             self.restart_secondary()
+
+    def last_epoch(self) -> None:
+        """Of this side, before the guest moves."""
+        self.epoch()
 
     def hand_over(self) -> None:
         """The guest stands still after a last epoch, and the replica is let in."""
@@ -164,13 +190,14 @@ class PairMaker:
 
     def switch_over(self) -> None:
         """The other side takes over; the former primary follows in the same life."""
-        self.epoch()
+        self.last_epoch()
         self.hand_over()
         old, heir, epoch = self.primary, self.secondary, self.number
         answer = {"epoch": epoch, "taken": True, "detail": ""}
         self.term += 1
         self._say(heir, "asking", session=self.session, epoch=epoch, force=False)
         self._say(heir, "granted", term=self.term, epoch=epoch, session=self.session, force=False)
+        self._end_vm()
         self._say(heir, "activating", term=self.term, epoch=epoch)
         self._reign(heir, promoted=True)
         self._say(heir, "running", term=self.term, epoch=epoch, replayed_inputs=3)
@@ -185,7 +212,7 @@ class PairMaker:
 
     def take_back(self) -> None:
         """The other side does not take over, and the guest runs on here."""
-        self.epoch()
+        self.last_epoch()
         self.hand_over()
         answer = {"epoch": self.number, "taken": False, "detail": "no standby"}
         self._say(self.secondary, "answering-offer", **answer)

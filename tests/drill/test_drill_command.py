@@ -17,6 +17,9 @@ from replicator.errors import ConfigError
         (["--quick", "--faults", "cut", "--phases", "running"], "no cell is left to run"),
         (["--on-copy", "b.toml", "--for-real", "a.toml"], "exclude each other"),
         (["--guest", "xen"], "'qemu', 'synthetic'"),
+        (["--mode", "lockstep"], "'remus', 'colo'"),
+        (["--mode", "colo", "--divergence", "2"], "0<=x<=1"),
+        (["--faults", "kill-vm"], "no cell is left to run"),
     ],
 )
 def test_a_mistake_is_named(arguments, words, capsys):
@@ -35,4 +38,4 @@ def test_a_report_needs_a_folder(tmp_path):
 def test_the_help_names_every_way_to_drill(capsys):
     main(["drill", "--help"])
     said = capsys.readouterr().out
-    assert all(word in said for word in ("--quick", "--on-copy", "--for-real", "check"))
+    assert all(word in said for word in ("--quick", "--mode", "--on-copy", "--for-real", "check"))

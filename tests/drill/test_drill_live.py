@@ -16,6 +16,7 @@ from replicator.drill.matrix.cells import Cell, choose_cells
 from replicator.drill.run.matrix import run_cells
 from replicator.drill.stand.guests import SyntheticDrillGuest
 from replicator.errors import DrillFailed
+from replicator.service.config import Mode
 
 pytestmark = pytest.mark.live
 
@@ -40,6 +41,20 @@ def test_the_synthetic_guest_survives_faults_of_every_kind():
         if verdict is not None and verdict.take_over_ms is not None
     }
     assert took == {"kill-host", "freeze-long"}
+
+
+@pytest.mark.parametrize("divergence", [0.0, 0.3])
+def test_a_pair_in_colo_survives_what_strikes_at_its_vm(divergence):
+    """Its own phases, and its own fault; with outputs that agree and with some that do not."""
+    where = {"kill-host": "comparing", "kill-vm": "joining", "cut": "vm-suspended", "kill-both": "vm-loading"}
+    cells = [
+        cell
+        for fault, phase in where.items()
+        for cell in choose_cells(mode=Mode.COLO, faults=[fault], phases=[phase])
+    ]
+    result = run_cells(SyntheticDrillGuest(divergence), cells, seed=1, mode=Mode.COLO)
+    assert [cell.verdict.reasons for cell in result.cells if cell.verdict is not None] == [()] * len(where)
+    assert result.passed, result.violations
 
 
 def test_output_that_leaves_before_its_epoch_is_committed_is_found(tmp_path, monkeypatch):

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from colo_breakings import COLO_BREAKINGS
 from history_maker import MS, TTL_NS, PairMaker, Side, client_lines, dump
 
 from replicator.drill.history.check import RULES, CheckReport, check_files, check_history
 from replicator.drill.history.facts import read_history
 from replicator.drill.history.report import render_report
 from replicator.errors import ConfigError, FileAccessError
+from replicator.observe.journal import FORMAT
 
 STEPS = (
     "epoch",
@@ -418,8 +420,8 @@ def test_what_is_no_journal_is_refused() -> None:
 
 def test_a_newer_format_is_refused() -> None:
     side: Side = make().a
-    side.lines[0]["format"] = 2
-    with pytest.raises(ConfigError, match="format 2"):
+    side.lines[0]["format"] = FORMAT + 1
+    with pytest.raises(ConfigError, match=f"format {FORMAT + 1}"):
         judge({"a.events": side.content()})
 
 
@@ -429,7 +431,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_rule_is_broken_by_some_test() -> None:
-    proven = {rule for rule, _ in BREAKINGS} | {"client", "readable"}
+    proven = {rule for rule, _ in (*BREAKINGS, *COLO_BREAKINGS)} | {"client", "readable"}
     assert proven == set(RULES)
 
 

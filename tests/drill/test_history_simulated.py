@@ -17,8 +17,13 @@ from replicator.service.config import DaemonConfig
 from replicator.service.daemon import Options
 from replicator.sim.host import Host, WatchedDaemon
 from replicator.sim.run import run_seed
+from replicator.sim.settings import Modes
 
 SEEDS = range(6)
+#: Of pairs in COLO, with take-overs of VMs and of replicas among them.
+COLO_SEEDS = (9, 14, 15, 28)
+#: Any take-over of a VM will do.
+PLANTED_SEEDS = range(9, 30)
 
 
 def journal_of(folder: Path, name: str) -> Path:
@@ -51,6 +56,37 @@ def test_a_sound_run_has_a_sound_history(folder: Path, seed: int) -> None:
     report = check(folder)
     assert result.violation is None and report.violations == ()
     assert report.lives >= 2 and report.checked["promises"] > 50
+
+
+@pytest.mark.parametrize("seed", COLO_SEEDS)
+def test_a_sound_run_in_colo_has_a_sound_history(folder: Path, seed: int) -> None:
+    result = run_seed(seed, Modes.COLO)
+    report = check(folder)
+    assert result.violation is None and report.violations == ()
+    assert report.checked["vm"] > 50 and report.checked["compared"] > 50
+
+
+def test_a_replica_promoted_in_the_place_of_its_vm_is_found_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted bug, in the real machine. What has left by comparison is lost by it."""
+    from replicator.engine import effects as fx
+    from replicator.engine.secondary import SecondaryMachine
+
+    grant = SecondaryMachine._on_granted
+    monkeypatch.setattr(
+        SecondaryMachine,
+        "_on_granted",
+        lambda self, event, now_ns: [
+            fx.ActivateGuest(effect.epoch) if isinstance(effect, fx.ActivateVm) else effect
+            for effect in grant(self, event, now_ns)
+        ],
+    )
+    for seed in PLANTED_SEEDS:
+        run_seed(seed, Modes.COLO)
+        if "vm" in {violation.rule for violation in check(folder).violations}:
+            return
+    pytest.fail("no seed has promoted one")
 
 
 def test_a_primary_that_does_not_wait_for_the_ack_is_found_out(

@@ -6,42 +6,51 @@ import pytest
 
 from replicator.drill.actors.daemon import EFFECT_AFTER
 from replicator.drill.harm.injuries import INJURIES
-from replicator.drill.matrix.cells import QUICK, all_cells, choose_cells, order_cells
+from replicator.drill.matrix.cells import all_cells, choose_cells, order_cells, phases_of, quick_cells
 from replicator.drill.matrix.coverage import COVERED_BY, SIMULATED, STATES, Covered
 from replicator.drill.matrix.faults import NATURES, Fault, Outcome, Setting
 from replicator.drill.matrix.phases import OF_PRIMARY, OF_SECONDARY, Phase, Role
 from replicator.errors import ConfigError
+from replicator.service.config import Mode
 from replicator.sim.faults import Kind
 
 #: Hit in the parts of actors/platform.py, or by a look into a step, and not before an effect.
-HIT_ELSEWHERE = {Phase.COPYING, Phase.SENDING, Phase.AWAITING, Phase.APPLYING, Phase.RECEIVING}
+HIT_ELSEWHERE = {Phase.JOINING, Phase.COPYING, Phase.SENDING, Phase.AWAITING, Phase.APPLYING, Phase.RECEIVING}
 
 
 def test_every_fault_has_a_nature_and_a_way_to_be_made():
     assert set(NATURES) == set(INJURIES) == set(Fault)
 
 
+@pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
-def test_every_fault_is_tried_or_says_why_not(fault):
-    cells = [cell for cell in all_cells() if cell.fault is fault]
-    assert [cell.phase for cell in cells] == list(Phase)
+def test_every_fault_is_tried_or_says_why_not(fault, mode):
+    cells = [cell for cell in all_cells(mode) if cell.fault is fault]
+    if NATURES[fault].is_colo and mode is Mode.REMUS:
+        assert not cells
+        return
+    assert [cell.phase for cell in cells] == phases_of(mode)
     assert any(not cell.reason for cell in cells)
     assert all(cell.reason for cell in cells if cell.phase not in NATURES[fault].phases)
 
 
 def test_every_phase_is_hit_somewhere():
     assert set(EFFECT_AFTER.values()) | HIT_ELSEWHERE == set(Phase)
-    assert {cell.phase for cell in all_cells() if not cell.reason} == set(Phase)
+    for mode in Mode:
+        assert {cell.phase for cell in all_cells(mode) if not cell.reason} == set(phases_of(mode))
+    assert set(phases_of(Mode.COLO)) == set(Phase)
     assert set(OF_PRIMARY) | set(OF_SECONDARY) == set(Phase)
     assert {phase.role for phase in OF_PRIMARY} == {Role.PRIMARY}
 
 
-def test_the_quick_run_tries_each_fault_once_and_each_phase():
-    assert sorted(fault.value for fault, _ in QUICK) == sorted(fault.value for fault in Fault)
-    assert {phase for _, phase in QUICK} == set(Phase)
-    chosen = choose_cells(quick=True)
+@pytest.mark.parametrize("mode", Mode)
+def test_the_quick_run_tries_each_fault_once_and_each_phase(mode):
+    quick = quick_cells(mode)
+    assert sorted(fault.value for fault, _ in quick) == sorted({cell.fault.value for cell in all_cells(mode)})
+    assert {phase for _, phase in quick} == set(phases_of(mode))
+    chosen = choose_cells(mode=mode, quick=True)
     assert [cell for cell in chosen if cell.reason] == []
-    assert len(chosen) == len(QUICK)
+    assert len(chosen) == len(quick)
 
 
 @pytest.mark.parametrize("kind", STATES, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
@@ -58,7 +67,7 @@ def test_no_entry_is_left_of_a_state_that_is_gone():
 
 @pytest.mark.parametrize("covered", [*COVERED_BY.values(), *SIMULATED.values()], ids=str)
 def test_who_covers_is_tried(covered: Covered):
-    tried = {cell.fault for cell in all_cells() if not cell.reason} | set(Phase)
+    tried = {cell.fault for cell in all_cells(Mode.COLO) if not cell.reason} | set(Phase)
     assert bool(covered.by) != bool(covered.reason)
     assert set(covered.by) <= tried
 
@@ -75,6 +84,19 @@ def test_an_unknown_name_is_answered_with_all_that_are_known(names):
     with pytest.raises(ConfigError, match="is no") as caught:
         choose_cells(**names)
     assert "kill-host" in caught.value.hint or "releasing" in caught.value.hint
+
+
+def test_what_only_colo_has_is_no_cell_of_remus():
+    for names in ({"faults": ["kill-vm"]}, {"phases": ["joining", "vm-loading"]}):
+        with pytest.raises(ConfigError, match="no cell is left"):
+            choose_cells(**names)
+        assert choose_cells(mode=Mode.COLO, **names)
+
+
+def test_both_hosts_may_die_in_colo_only_while_the_replica_is_an_epoch():
+    cells = choose_cells(mode=Mode.COLO, faults=["kill-both"])
+    tried = [cell.phase for cell in cells if not cell.reason]
+    assert tried == [Phase.APPLYING, Phase.COMMITTED, Phase.ACKED, Phase.VM_LOADING]
 
 
 def test_nothing_to_run_is_a_mistake():

@@ -8,7 +8,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from replicator.drill.actors.relay import DAMAGED_BYTES_MIN, FLIP, PORTS, TRUNCATE, Harm, Relay, obey
+from replicator.drill.actors.relay import (
+    DAMAGED_BYTES_MIN,
+    FLIP,
+    FRAMES,
+    NO_CHANNEL,
+    PORTS,
+    TRUNCATE,
+    Harm,
+    Relay,
+    obey,
+)
 
 BASE = 18_300
 TARGET = BASE + 10
@@ -118,6 +128,36 @@ def test_rejected_connections_are_reset_and_new_ones_refused_until_it_is_over():
             await say(1, b"hello\n")
         await obey(relay, harm, {"reject": False})
         assert await (await say(1, b"hello\n")).readline() == b"heard\n"
+
+    with_relay(scenario)
+
+
+def test_connections_of_one_port_are_reset_and_come_again():
+    async def scenario(relay, harm, far):
+        frames, control = await say(FRAMES, b"hello\n"), await say(1, b"hello\n")
+        for reader in (frames, control):
+            await reader.readline()
+        await obey(relay, harm, {"reset": FRAMES})
+        with pytest.raises(ConnectionResetError):
+            await frames.read()
+        assert await (await say(FRAMES, b"hello\n")).readline() == b"heard\n"
+        control.writer.write(b"again\n")
+        assert await control.readline() == b"heard\n"
+
+    with_relay(scenario)
+
+
+def test_a_stalled_port_carries_nothing_and_loses_nothing():
+    async def scenario(relay, harm, far):
+        await obey(relay, harm, {"stall": FRAMES})
+        reader = await say(FRAMES, PIECE)
+        # The other ports go on, and what they carry comes later than this could have.
+        for _ in range(3):
+            assert await (await say(1, b"hello\n")).readline() == b"heard\n"
+        assert FRAMES not in far.heard
+        await obey(relay, harm, {"stall": NO_CHANNEL})
+        assert await reader.readline() == b"heard\n"
+        assert far.heard[FRAMES] == PIECE
 
     with_relay(scenario)
 

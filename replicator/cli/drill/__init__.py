@@ -15,6 +15,13 @@ _CONFIG = click.Path(path_type=Path)
 @click.group(cls=LazyGroup, places={"check": "replicator.cli.drill.check:check"}, invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="Each fault and each phase once, in less than two minutes.")
 @click.option("--guest", type=click.Choice(("qemu", "synthetic")), default="qemu", show_default=True)
+@click.option("--mode", type=click.Choice(("remus", "colo")), default="remus", show_default=True)
+@click.option(
+    "--divergence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Of a synthetic guest in COLO: the share of its words that differ from its twin's.",
+)
 @click.option("--faults", default="", help="Only these faults, comma-separated; a wrong name lists all.")
 @click.option("--phases", default="", help="Only these phases of an epoch, likewise.")
 @click.option("--seed", type=int, help="Repeat a run: its report has the number.")
@@ -30,6 +37,8 @@ def drill(
     context: click.Context,
     quick: bool,
     guest: str,
+    mode: str,
+    divergence: float,
     faults: str,
     phases: str,
     seed: int | None,
@@ -60,4 +69,7 @@ def drill(
     else:
         from replicator.cli.drill.matrix import run_matrix
 
-        sys.exit(run_matrix(guest, faults, phases, quick=quick, seed=seed, report=report))
+        code = run_matrix(
+            guest, faults, phases, mode=mode, divergence=divergence, quick=quick, seed=seed, report=report
+        )
+        sys.exit(code)

@@ -20,28 +20,40 @@ from replicator.drill.report.table import show
 from replicator.drill.run.matrix import run_cells
 from replicator.drill.stand.guests import make_guest
 from replicator.errors import ConfigError, DrillFailed
+from replicator.service.config import Mode
 
 JSON_NAME, HTML_NAME = "drill.json", "drill.html"
 #: Of the table of all faults and phases.
-WIDTH_MIN = 110
+WIDTH_MIN = 116
 _SEEDS = 1 << 31
 
 
 def run_matrix(
-    guest: str, faults: str, phases: str, *, quick: bool, seed: int | None, report: Path | None
+    guest: str,
+    faults: str,
+    phases: str,
+    *,
+    mode: str = Mode.REMUS.value,
+    divergence: float = 0.0,
+    quick: bool,
+    seed: int | None,
+    report: Path | None,
 ) -> int:
     """Run the cells that are asked for and show the result. The exit code: 0 when every cell passed."""
-    cells = choose_cells(quick=quick, faults=split(faults), phases=split(phases))
+    how = Mode(mode)
+    cells = choose_cells(mode=how, quick=quick, faults=split(faults), phases=split(phases))
     require_abilities()
     if guest == "qemu":
         ensure_programs()
     if report is not None:
         make_folder(report)
     console = make_console()
-    drilled = make_guest(guest, click.echo)
+    drilled = make_guest(guest, click.echo, divergence)
     number = random.randrange(_SEEDS) if seed is None else seed
     with Watched(console, sum(not cell.reason for cell in cells)) as watched:
-        result = run_cells(drilled, cells, seed=number, quick=quick, begin=watched.begin, done=watched.done)
+        result = run_cells(
+            drilled, cells, seed=number, mode=how, quick=quick, begin=watched.begin, done=watched.done
+        )
     show(console, result)
     if report is not None:
         write_report(result, report)

@@ -29,6 +29,7 @@ from replicator.observe.status import Progress, word_for_primary, word_for_secon
 from replicator.service.config import load_config
 from replicator.service.daemon import Daemon, Options
 from replicator.service.primary_role import PrimaryRole
+from replicator.service.secondary_role import SecondaryRole
 from replicator.service.views import Role
 
 SWITCH_INTERVAL_S = 0.0005
@@ -45,6 +46,10 @@ EFFECT_AFTER: dict[type[fx.Effect], Phase] = {
     fx.CommitEpoch: Phase.STAGED,
     fx.SendAck: Phase.COMMITTED,
     fx.TrimInputs: Phase.ACKED,
+    fx.CompareOutput: Phase.COMPARING,
+    fx.TellVmSuspended: Phase.VM_SUSPENDED,
+    fx.LoadVm: Phase.VM_LOADING,
+    fx.RunVm: Phase.VM_STARTING,
 }
 #: What a daemon hears only when something is wrong.
 NOTICES = (
@@ -63,6 +68,8 @@ NOTICES = (
     ev.TakeOverRefused,
     ev.TakeOverGranted,
     ev.ActivationFailed,
+    ev.VmFailed,
+    ev.ChannelLost,
 )
 
 
@@ -99,9 +106,13 @@ class Actor(Daemon):
 
     def _look_at(self, what: object) -> None:
         if isinstance(what, fx.Effect):
+            if isinstance(what, fx.CompareOutput):
+                self._stop.tell("comparing")
             phase = EFFECT_AFTER.get(type(what))
             if isinstance(what, fx.StorePart) and what.index > 0:
                 phase = Phase.RECEIVING
+            elif isinstance(what, fx.OpenEpoch) and self._joins():
+                phase = Phase.JOINING
             if phase is not None and self._is_steady(what):
                 self._stop.reach(phase)
             return
@@ -109,8 +120,20 @@ class Actor(Daemon):
             self._stop.tell("notice", what=type(what).__name__)
         elif isinstance(what, ev.GuestActivated):
             self._stop.tell("running")
+        elif isinstance(what, ev.VmResumed):
+            self._tell_vm()
         # The event is handled before anything else gets the loop.
         asyncio.get_running_loop().call_soon(self._tell_state)
+
+    def _joins(self) -> bool:
+        """Its guest stands still and waits for the secondary's VM."""
+        role = self._role
+        return isinstance(role, PrimaryRole) and role.machine.pipeline.step is Step.JOINING
+
+    def _tell_vm(self) -> None:
+        role = self._role
+        if isinstance(role, SecondaryRole) and role.desk is not None and role.desk.vm is not None:
+            self._stop.tell("vm", pid=role.desk.vm.pid)
 
     def _is_steady(self, what: fx.Effect) -> bool:
         """A resume that ends no epoch is no phase of one."""

@@ -1,12 +1,14 @@
-"""A relay between the daemons, in user space: it forwards their three TCP ports, and does harm when it is told to.
+"""A relay between the daemons, in user space: it forwards their TCP ports, and does harm when it is told to.
 
     python -m replicator.drill.actors.relay ORDERS_SOCKET PORT TARGET_HOST TARGET_PORT
 
-Listens on 127.0.0.1 from PORT on for bulk, control and heartbeat, and connects to the same ports of the target. An
+Listens on 127.0.0.1 from PORT on for bulk, control, heartbeat and frames, and connects to the same ports of the target. An
 order is one JSON object a line over the unix socket, answered with `ok`; each key sets what is so from then on:
 
     delay_ms, bytes_per_s    of each connection and each way; 0: none, no limit
     reject                   true: connections are reset, new ones refused
+    stall                    a port's number, from 0: nothing gets through there, and nothing is lost; -1: no port
+    reset                    a port's number: its connections are reset once
     damage                   "flip": one bit of the next piece of an epoch is changed; "truncate": that piece is cut
                              in half and its connection ends; both once
 """
@@ -26,9 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PORTS = 3
+#: Bulk, control, heartbeat, and in COLO the guests' frames.
+PORTS = 4
 HOST = "127.0.0.1"
 BULK = 0
+FRAMES = 3
+NO_CHANNEL = -1
 FLIP, TRUNCATE = "flip", "truncate"
 #: A shorter piece may be a handshake or a keep-alive. The sealed end of an epoch is larger, however little the guest has
 #: changed.
@@ -47,6 +52,9 @@ class Harm:
     delay_ms: float = 0.0
     bytes_per_s: float = 0.0
     damage: str = ""
+    stalled: int = NO_CHANNEL
+    #: Nothing is stalled any more.
+    flows: asyncio.Event = field(default_factory=asyncio.Event)
     rng: random.Random = field(default_factory=random.Random)
 
     def take_damage(self, channel: int, piece: bytes) -> str:
@@ -55,6 +63,14 @@ class Harm:
             return ""
         damage, self.damage = self.damage, ""
         return damage
+
+    def stall(self, channel: int) -> None:
+        self.stalled = channel
+        self.flows.set() if channel == NO_CHANNEL else self.flows.clear()
+
+    async def let_through(self, channel: int) -> None:
+        if channel == self.stalled:
+            await self.flows.wait()
 
     def flip(self, piece: bytes) -> bytes:
         changed = bytearray(piece)
@@ -69,7 +85,8 @@ class Relay:
         self._port, self._target = port, target
         self._harm = harm
         self._listeners: list[asyncio.Server] = []
-        self._writers: set[asyncio.StreamWriter] = set()
+        #: Of both ways, and the channel that each belongs to.
+        self._writers: dict[asyncio.StreamWriter, int] = {}
 
     async def listen(self) -> None:
         for channel in range(PORTS):
@@ -86,7 +103,11 @@ class Relay:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-        for writer in list(self._writers):
+        for channel in range(PORTS):
+            self.reset_channel(channel)
+
+    def reset_channel(self, channel: int) -> None:
+        for writer in [one for one, belongs in self._writers.items() if belongs == channel]:
             reset(writer)
 
     async def _serve(self, channel: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,16 +117,17 @@ class Relay:
         except OSError:
             reset(writer)
             return
-        both = {writer, far_writer}
-        self._writers |= both
+        both = (writer, far_writer)
+        self._writers.update(dict.fromkeys(both, channel))
         ways = [
-            asyncio.create_task(self._forward(channel, reader, far_writer)),
-            asyncio.create_task(self._forward(-1, far_reader, writer)),
+            asyncio.create_task(self._forward(channel, reader, far_writer, is_back=False)),
+            asyncio.create_task(self._forward(channel, far_reader, writer, is_back=True)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._writers -= both
+            for one in both:
+                self._writers.pop(one, None)
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
@@ -113,12 +135,12 @@ class Relay:
                 one.close()
 
     async def _forward(
-        self, channel: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, channel: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_back: bool
     ) -> None:
-        """One way of one connection, until it ends. `channel` is -1 on the way back, where no epochs are."""
+        """One way of one connection, until it ends."""
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_PIECES_WAITING)
         reading = asyncio.create_task(self._read(reader, pieces))
-        writing = asyncio.create_task(self._write(channel, pieces, writer))
+        writing = asyncio.create_task(self._write(channel, pieces, writer, is_back=is_back))
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             if not writing.done():
@@ -139,18 +161,25 @@ class Relay:
         await pieces.put((now(), b""))
 
     async def _write(
-        self, channel: int, pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+        self,
+        channel: int,
+        pieces: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        *,
+        is_back: bool,
     ) -> None:
         now = asyncio.get_running_loop().time
         while True:
             due, piece = await pieces.get()
             if not piece:
                 return
-            damage = self._harm.take_damage(channel, piece)
+            # No epochs are on the way back.
+            damage = "" if is_back else self._harm.take_damage(channel, piece)
             piece = self._harm.flip(piece) if damage == FLIP else piece
             piece = piece[: len(piece) // 2] if damage == TRUNCATE else piece
             rate = self._harm.bytes_per_s
             await asyncio.sleep(max(0.0, due - now()) + (len(piece) / rate if rate else 0.0))
+            await self._harm.let_through(channel)
             writer.write(piece)
             await writer.drain()
             if damage == TRUNCATE:
@@ -170,6 +199,10 @@ async def obey(relay: Relay, harm: Harm, order: dict[str, Any]) -> None:
             setattr(harm, key, order[key])
     if "seed" in order:
         harm.rng = random.Random(order["seed"])
+    if "stall" in order:
+        harm.stall(order["stall"])
+    if "reset" in order:
+        relay.reset_channel(order["reset"])
     if order.get("reject") is True:
         await relay.reject()
     elif order.get("reject") is False:

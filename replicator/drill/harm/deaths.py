@@ -7,6 +7,7 @@ import signal
 
 from replicator.drill.harm.injury import Injury
 from replicator.drill.matrix.phases import Role
+from replicator.errors import GuestError
 
 #: Less than the lease of the file arbiter (stand_config.TTL_MS) and than the peer's patience.
 SHORT_FREEZE_S = 0.12
@@ -42,12 +43,26 @@ class KillStandby(Injury):
     """Protection goes on; the daemon starts another standby."""
 
     def strike(self) -> None:
-        self._old = self.stand.guests_of(self.other)
+        self._old = self.stand.standbys_of(self.other)
         for pid in self._old:
             os.kill(pid, signal.SIGKILL)
 
     def mend(self) -> None:
         self.stand.wait_new_standby(self.other, self._old)
+
+
+class KillVm(Injury):
+    """Its replica is gone with it: the pair begins anew."""
+
+    def strike(self) -> None:
+        self._old = self.stand.vm_of(self.other)
+        if not self._old:
+            # And 0 would be this process's own group.
+            raise GuestError("no VM has run beside the primary's")
+        os.kill(self._old, signal.SIGKILL)
+
+    def mend(self) -> None:
+        self.stand.wait_new_vm(self.other, self._old)
 
 
 class KillBoth(Injury):

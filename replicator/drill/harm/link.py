@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replicator.demo.lab import REPLICATION, run_ip
-from replicator.drill.actors.relay import FLIP, TRUNCATE
+from replicator.drill.actors.relay import FLIP, FRAMES, NO_CHANNEL, TRUNCATE
 from replicator.drill.harm.injury import Injury
 from replicator.drill.stand.stand import SIDES
 
@@ -82,6 +82,21 @@ class Slow(Injury):
 
     def mend(self) -> None:
         self.stand.relays[self.primary].order(delay_ms=0, bytes_per_s=0)
+
+
+class FramesCut(Injury):
+    """Of the primary's relay: all that travels there is the guests' frames, both ways."""
+
+    def strike(self) -> None:
+        self.stand.relays[self.primary].order(stall=FRAMES)
+
+    def mend(self) -> None:
+        self.stand.relays[self.primary].order(stall=NO_CHANNEL)
+
+
+class FramesReset(Injury):
+    def strike(self) -> None:
+        self.stand.relays[self.primary].order(reset=FRAMES)
 
 
 class Damage(Injury):

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from replicator.drill.history.client import CLIENT_RULES, check_client
+from replicator.drill.history.colo import check_colo
+from replicator.drill.history.comparison import COMPARISON_RULES, Comparison
 from replicator.drill.history.facts import Findings, History, Violation, read_history
 from replicator.drill.history.pair import PAIR_RULES, check_pair
 from replicator.drill.history.primary import PRIMARY_RULES, Reign
 from replicator.drill.history.secondary import SECONDARY_RULES, Watch
+from replicator.drill.history.vm import VM_RULES, walk_vms
 from replicator.errors import FileAccessError
 
 READABLE, ORDER = "readable", "order"
@@ -20,7 +23,9 @@ RULES: Final = {
     READABLE: "every line is an event",
     ORDER: "time goes on within a life",
     **PRIMARY_RULES,
+    **COMPARISON_RULES,
     **SECONDARY_RULES,
+    **VM_RULES,
     **PAIR_RULES,
     **CLIENT_RULES,
 }
@@ -53,6 +58,8 @@ def check_history(history: History) -> CheckReport:
     reigns = [Reign(life, findings).walk() for life in history.lives if life.reign]
     watches = [Watch(life, findings).walk() for life in history.lives if life.watch]
     check_pair(history.lives, reigns, watches, findings)
+    comparisons = [Comparison(life, findings).walk() for life in history.lives if life.reign]
+    check_colo(comparisons, walk_vms(history.lives, findings), findings)
     for client in history.clients:
         check_client(client, findings)
     return CheckReport(

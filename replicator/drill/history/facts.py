@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from replicator.errors import ConfigError
-from replicator.observe.journal import FIELDS, FORMAT, HEADER
+from replicator.observe.journal import FIELDS, FORMAT, HEADER, LATER_FIELDS
 
 #: What demo/client.py says.
 CLIENT_EVENTS: Final = frozenset(
@@ -165,6 +165,7 @@ def _parse(name: str, number: int, raw: bytes) -> Fact | str:
         return "no event with a time"
     if event not in FIELDS and event not in CLIENT_EVENTS:
         return f"unknown event {event!r}"
+    values = {**LATER_FIELDS.get(event, {}), **values}
     for field_name, kind in FIELDS.get(event, {}).items():
         if type(values.get(field_name)) is not kind:
             return f"{event} without a {field_name} of type {kind.__name__}"

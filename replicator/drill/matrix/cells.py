@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from replicator.drill.matrix.faults import NATURES, Fault, Setting
 from replicator.drill.matrix.phases import Phase
 from replicator.errors import ConfigError
+from replicator.service.config import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +57,57 @@ QUICK: tuple[tuple[Fault, Phase], ...] = (
     (Fault.ETCD_KILL_HOST, Phase.RUNNING),
     (Fault.DISK_FULL, Phase.RECEIVING),
 )
+#: Of COLO, in the place of those of the same faults: its own phases are tried, too.
+_QUICK_COLO: dict[Fault, Phase] = {
+    Fault.KILL_VM: Phase.VM_LOADING,
+    Fault.FRAMES_CUT: Phase.RUNNING,
+    Fault.FRAMES_RESET: Phase.COMPARING,
+    Fault.CUT_BACK: Phase.VM_SUSPENDED,
+    Fault.REJECT: Phase.COMPARING,
+    Fault.REJECT_OUT: Phase.JOINING,
+    Fault.REJECT_BACK: Phase.VM_STARTING,
+}
 
 
-def all_cells() -> list[Cell]:
-    """Every pair of fault and phase, in the order of both."""
-    return [Cell(fault, phase, _why_not(fault, phase)) for fault in Fault for phase in Phase]
+def quick_cells(mode: Mode) -> list[tuple[Fault, Phase]]:
+    """Each fault of the mode once, each of its phases at least once."""
+    if mode is Mode.REMUS:
+        return list(QUICK)
+    return list({**dict(QUICK), **_QUICK_COLO}.items())
 
 
-def _why_not(fault: Fault, phase: Phase) -> str:
+def phases_of(mode: Mode) -> list[Phase]:
+    """Those that an epoch passes through."""
+    return [phase for phase in Phase if mode is Mode.COLO or not phase.is_colo]
+
+
+def all_cells(mode: Mode = Mode.REMUS) -> list[Cell]:
+    """Every pair of fault and phase of the mode, in the order of both."""
+    faults = [fault for fault in Fault if mode is Mode.COLO or not NATURES[fault].is_colo]
+    return [Cell(fault, phase, _why_not(fault, phase, mode)) for fault in faults for phase in phases_of(mode)]
+
+
+def _why_not(fault: Fault, phase: Phase, mode: Mode) -> str:
     nature = NATURES[fault]
+    if mode is Mode.COLO and nature.colo_phases is not None:
+        return "" if phase in nature.colo_phases else nature.colo_otherwise
     return "" if phase in nature.phases else nature.otherwise
 
 
 def choose_cells(
-    *, quick: bool = False, faults: Iterable[str] = (), phases: Iterable[str] = ()
+    *,
+    mode: Mode = Mode.REMUS,
+    quick: bool = False,
+    faults: Iterable[str] = (),
+    phases: Iterable[str] = (),
 ) -> list[Cell]:
     """The cells of a run, those with a reason not to be run among them. ConfigError for an unknown name."""
     wanted_faults = _named(Fault, faults, "fault")
     wanted_phases = _named(Phase, phases, "phase")
-    cells = [cell for cell in all_cells() if cell.fault in wanted_faults and cell.phase in wanted_phases]
+    cells = [cell for cell in all_cells(mode) if cell.fault in wanted_faults and cell.phase in wanted_phases]
     if quick:
-        cells = [cell for cell in cells if (cell.fault, cell.phase) in QUICK]
+        few = quick_cells(mode)
+        cells = [cell for cell in cells if (cell.fault, cell.phase) in few]
     if not any(not cell.reason for cell in cells):
         raise ConfigError("no cell is left to run", hint="name other --faults or --phases")
     return cells

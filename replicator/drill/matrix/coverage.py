@@ -12,7 +12,9 @@ from enum import Enum
 from replicator.drill.matrix.faults import Fault
 from replicator.drill.matrix.phases import Phase
 from replicator.engine import primary, secondary
+from replicator.engine.colo import ColoState
 from replicator.engine.pipeline import Step
+from replicator.engine.secondary_vm import Vm
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Covered:
 
 
 _MOVE = "the operator moves the guest: the simulator does so under faults, tests/live/test_switchover.py on real parts"
+_PACED = "the drill's pairs never give comparing up: the simulator has pairs that do"
 COVERED_BY: dict[Enum, Covered] = {
     Step.IDLE: Covered((Fault.KILL_SECONDARY, Fault.CUT)),
     Step.WAITING: Covered((Phase.RUNNING, Phase.AWAITING, Phase.RELEASING)),
@@ -33,6 +36,7 @@ COVERED_BY: dict[Enum, Covered] = {
     Step.STANDING: Covered(reason=_MOVE),
     Step.LIVE: Covered((Fault.KILL_SECONDARY, Fault.DISK_FULL)),
     Step.PAUSING: Covered((Phase.RUNNING,)),
+    Step.JOINING: Covered((Phase.JOINING,)),
     Step.COPYING: Covered((Phase.PAUSED, Phase.COPYING)),
     Step.SAVING: Covered((Phase.SAVING,)),
     Step.RESUMING: Covered((Phase.RESUMING,)),
@@ -63,6 +67,14 @@ COVERED_BY: dict[Enum, Covered] = {
     secondary.Life.FAILED: Covered(
         reason="only a replica or a QEMU that cannot be used leads here: see tests/store"
     ),
+    ColoState.COMPARED: Covered((Phase.COMPARING, Phase.RUNNING)),
+    ColoState.PACED: Covered(reason=_PACED),
+    Vm.NONE: Covered((Fault.KILL_VM, Fault.KILL_SECONDARY)),
+    Vm.LOADING: Covered((Phase.VM_LOADING,)),
+    Vm.LOADED: Covered((Phase.VM_STARTING,)),
+    Vm.RUNNING: Covered((Phase.COMPARING, Phase.RUNNING)),
+    Vm.SUSPENDED: Covered((Phase.VM_SUSPENDED, Phase.RECEIVING, Phase.STAGED)),
+    Vm.PARKED: Covered(reason=_PACED),
 }
 #: The machines' enumerations that COVERED_BY must name whole.
 STATES: tuple[type[Enum], ...] = (
@@ -72,6 +84,8 @@ STATES: tuple[type[Enum], ...] = (
     primary.Life,
     secondary.Replica,
     secondary.Life,
+    ColoState,
+    Vm,
 )
 _CLOCK = "a real host's clock is not the drill's to change"
 _INSIDE = "real parts cannot be made to fail just there; the simulated ones can"
@@ -102,6 +116,10 @@ SIMULATED: dict[str, Covered] = {
     "PAUSE_HANGS": Covered(reason=_INSIDE),
     "DISK_FULL": Covered((Fault.DISK_FULL,)),
     "DISK_DEATH": Covered((Fault.KILL_BOTH,)),
+    "VM_DEATH": Covered((Fault.KILL_VM,)),
+    "VM_LOAD": Covered((Fault.KILL_VM,)),
+    "FRAMES_CUT": Covered((Fault.FRAMES_CUT,)),
+    "FRAMES_RESET": Covered((Fault.FRAMES_RESET,)),
     "FULL_HOLD": Covered(
         reason="a full hold closes the epoch early: no fault, and its own live test tries it"
     ),

@@ -44,6 +44,7 @@ class Fault(Enum):
     KILL_GUEST = "kill-guest"
     KILL_SECONDARY = "kill-secondary"
     KILL_STANDBY = "kill-standby"
+    KILL_VM = "kill-vm"
     KILL_BOTH = "kill-both"
     FREEZE_LONG = "freeze-long"
     FREEZE_SHORT = "freeze-short"
@@ -55,6 +56,8 @@ class Fault(Enum):
     REJECT_OUT = "reject-out"
     REJECT_BACK = "reject-back"
     SLOW = "slow"
+    FRAMES_CUT = "frames-cut"
+    FRAMES_RESET = "frames-reset"
     FLIP = "flip"
     TRUNCATE = "truncate"
     ARBITER_LOST = "arbiter-lost"
@@ -75,6 +78,11 @@ class Nature:
     phases: tuple[Phase, ...] = tuple(Phase)
     otherwise: str = ""
     setting: Setting = Setting.PLAIN
+    #: There is nothing of the kind in Remus.
+    is_colo: bool = False
+    #: In COLO, where they are others.
+    colo_phases: tuple[Phase, ...] | None = None
+    colo_otherwise: str = ""
     #: From the fault to the guest's run on the other side, at most; and a client's longest gap.
     bounds_ms: tuple[int, int] = field(default=(2_000, 4_000))
 
@@ -86,6 +94,7 @@ _STORE = "the store writes nothing in this phase"
 _SLOW_ARBITER = (
     "the same code runs in this phase as with the file arbiter, which kill-host and arbiter-lost try"
 )
+_VM_ONLY = "the secondary's state is its running VM: with both hosts nothing is left that may be promoted"
 _LATENT = "the standby takes no part in an epoch; it is tried once on either side"
 _SOME = (Phase.RUNNING, Phase.RESUMING, Phase.AWAITING, Phase.COMMITTED)
 _ETCD_BOUNDS = (5_000, 8_000)
@@ -101,9 +110,14 @@ NATURES: dict[Fault, Nature] = {
         (Phase.RUNNING, Phase.APPLYING),
         _LATENT,
     ),
+    Fault.KILL_VM: Nature(
+        "SIGKILL of the VM that runs beside the primary's, alone", Outcome.QUIET, is_colo=True
+    ),
     Fault.KILL_BOTH: Nature(
         "SIGKILL of everything on both hosts; then the secondary's daemon is started again",
         Outcome.TAKE_OVER,
+        colo_phases=(Phase.APPLYING, Phase.COMMITTED, Phase.ACKED, Phase.VM_LOADING),
+        colo_otherwise=_VM_ONLY,
         bounds_ms=(8_000, 10_000),
     ),
     Fault.FREEZE_LONG: Nature(
@@ -136,6 +150,15 @@ NATURES: dict[Fault, Nature] = {
         _LASTS,
         Setting.RELAYED,
     ),
+    Fault.FRAMES_CUT: Nature(
+        "the channel of the guests' frames carries nothing for some time, the link goes on",
+        Outcome.QUIET,
+        setting=Setting.RELAYED,
+        is_colo=True,
+    ),
+    Fault.FRAMES_RESET: Nature(
+        "the connection of the guests' frames is reset", Outcome.SHAKEN, setting=Setting.RELAYED, is_colo=True
+    ),
     Fault.FLIP: Nature(
         "one byte of an epoch is changed under way",
         Outcome.SHAKEN,
@@ -163,7 +186,7 @@ NATURES: dict[Fault, Nature] = {
         (Phase.RUNNING, Phase.AWAITING),
         _LASTS,
         Setting.ETCD,
-        _ETCD_BOUNDS,
+        bounds_ms=_ETCD_BOUNDS,
     ),
     Fault.ETCD_KILLED: Nature(
         "SIGKILL of etcd, and a new one on its data once the primary is frozen",
@@ -171,7 +194,7 @@ NATURES: dict[Fault, Nature] = {
         (Phase.RUNNING, Phase.AWAITING),
         _LASTS,
         Setting.ETCD,
-        _ETCD_BOUNDS,
+        bounds_ms=_ETCD_BOUNDS,
     ),
     Fault.ETCD_KILL_HOST: Nature(
         "as kill-host, with etcd as the arbiter",
@@ -179,7 +202,7 @@ NATURES: dict[Fault, Nature] = {
         (Phase.RUNNING, Phase.COMMITTED),
         _SLOW_ARBITER,
         Setting.ETCD,
-        _ETCD_BOUNDS,
+        bounds_ms=_ETCD_BOUNDS,
     ),
     Fault.DISK_FULL: Nature(
         "no space on the secondary while an epoch outgrows staging",

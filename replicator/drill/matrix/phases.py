@@ -20,6 +20,8 @@ class Phase(Enum):
     RUNNING = "running"
     #: The guest stands still, nothing was copied yet.
     PAUSED = "paused"
+    #: The guest stands still; the secondary's VM is to stand still, too (COLO).
+    JOINING = "joining"
     #: Some pages are copied.
     COPYING = "copying"
     #: All pages are copied, the device state is not.
@@ -32,6 +34,10 @@ class Phase(Enum):
     AWAITING = "awaiting the ack"
     #: The ack came; the output is still held.
     RELEASING = "releasing"
+    #: Both guests run from one epoch; what both say is about to leave (COLO).
+    COMPARING = "comparing"
+    #: The secondary's VM stands still; the primary was not told (COLO).
+    VM_SUSPENDED = "vm suspended"
     #: A part was stored, more are to come.
     RECEIVING = "receiving"
     #: The epoch is whole in staging; nothing was decided.
@@ -42,6 +48,15 @@ class Phase(Enum):
     COMMITTED = "committed"
     #: The ack was sent.
     ACKED = "acked"
+    #: The VM is about to be made equal to the committed epoch (COLO).
+    VM_LOADING = "vm loading"
+    #: It is equal, and about to run (COLO).
+    VM_STARTING = "vm starting"
+
+    @property
+    def is_colo(self) -> bool:
+        """No epoch of Remus passes through it."""
+        return self in _OF_COLO
 
     @property
     def role(self) -> Role:
@@ -49,6 +64,12 @@ class Phase(Enum):
         return Role.SECONDARY if self in _OF_SECONDARY else Role.PRIMARY
 
 
-_OF_SECONDARY = frozenset({Phase.RECEIVING, Phase.STAGED, Phase.APPLYING, Phase.COMMITTED, Phase.ACKED})
+_OF_COLO = frozenset(
+    {Phase.JOINING, Phase.COMPARING, Phase.VM_SUSPENDED, Phase.VM_LOADING, Phase.VM_STARTING}
+)
+_OF_SECONDARY = frozenset({
+    Phase.VM_SUSPENDED, Phase.RECEIVING, Phase.STAGED, Phase.APPLYING, Phase.COMMITTED, Phase.ACKED,
+    Phase.VM_LOADING, Phase.VM_STARTING,
+})  # fmt: skip
 OF_PRIMARY = tuple(phase for phase in Phase if phase.role is Role.PRIMARY)
 OF_SECONDARY = tuple(phase for phase in Phase if phase.role is Role.SECONDARY)

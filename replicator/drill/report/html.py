@@ -67,7 +67,7 @@ def _head(result: DrillResult) -> Iterator[str]:
     machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in result.machine.items())
     commit = f", commit {result.version['commit'][:12]}" if result.version["commit"] else ""
     yield (
-        f'<p class="dim">{escape(result.guest)} guest, seed {result.seed}{", quick" if result.quick else ""}; '
+        f'<p class="dim">{escape(result.guest)} guest, {escape(result.mode)}, seed {result.seed}{", quick" if result.quick else ""}; '
         f"{escape(result.began)}, {result.duration_s:.0f} s; version {escape(result.version['version'])}"
         f"{escape(commit)}; {escape(machine)}</p>"
     )

@@ -63,6 +63,8 @@ class DrillResult:
     """A whole run. `machine` and `version` are hardware.py's."""
 
     guest: str
+    #: "remus" or "colo".
+    mode: str
     seed: int
     quick: bool
     machine: dict[str, str | int]
@@ -104,6 +106,7 @@ class DrillResult:
             "began": self.began,
             "duration_s": round(self.duration_s, 1),
             "guest": self.guest,
+            "mode": self.mode,
             "seed": self.seed,
             "quick": self.quick,
             "machine": self.machine,

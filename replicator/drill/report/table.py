@@ -18,7 +18,8 @@ _HEADS = {
     Phase.RUNNING: "run", Phase.PAUSED: "paus", Phase.COPYING: "copy", Phase.SAVING: "save",
     Phase.RESUMING: "resu", Phase.SENDING: "send", Phase.AWAITING: "ack?", Phase.RELEASING: "rele",
     Phase.RECEIVING: "recv", Phase.STAGED: "stag", Phase.APPLYING: "appl", Phase.COMMITTED: "comm",
-    Phase.ACKED: "ackd",
+    Phase.ACKED: "ackd", Phase.JOINING: "join", Phase.COMPARING: "comp", Phase.VM_SUSPENDED: "vsus",
+    Phase.VM_LOADING: "vloa", Phase.VM_STARTING: "vrun",
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def show(console: Console, result: DrillResult) -> None:
     )
     console.print(
         f"{word}: {totals.passed} of {totals.run} in {result.duration_s:.0f} s, {totals.not_run} not applicable; "
-        f"{totals.lost} lost, {totals.repeated} repeated; seed {result.seed}"
+        f"{totals.lost} lost, {totals.repeated} repeated; {result.mode}, seed {result.seed}"
     )
 
 

@@ -18,6 +18,7 @@ from replicator.drill.stand import rooms
 from replicator.drill.stand.ear import describe
 from replicator.drill.stand.guests import DrillGuest
 from replicator.drill.stand.stand import Stand
+from replicator.service.config import Mode
 
 #: Said all the time, and of no use in a story.
 _NOISE = frozenset({"progress", "report", "here"})
@@ -29,6 +30,7 @@ def run_cells(
     cells: Sequence[Cell],
     *,
     seed: int,
+    mode: Mode = Mode.REMUS,
     quick: bool = False,
     leaky: bool = False,
     begin: Callable[[Cell], None] = lambda _: None,
@@ -43,13 +45,14 @@ def run_cells(
         journals.append(check_journals(paths))
 
     rooms.remove_leftovers()
-    with Lab() as lab, Stand(lab, guest, leaky=leaky, at_end=check) as stand:
+    with Lab() as lab, Stand(lab, guest, mode=mode, leaky=leaky, at_end=check) as stand:
         for cell in order_cells(cells, seed):
             begin(cell)
             results[cell] = run_cell(stand, cell, random.Random(f"{seed} {cell.name}"))
             done(results[cell])
     return DrillResult(
         guest.kind,
+        mode.value,
         seed,
         quick,
         {**describe_machine(), "accelerator": guest.accelerator},

@@ -15,11 +15,14 @@ from replicator.drill.matrix.faults import Setting
 from replicator.drill.stand.etcd import ETCD_URL
 from replicator.drill.stand.relaying import RELAY_HOST, RELAY_PORT
 from replicator.link.keys import write_keypair
-from replicator.service.config import DEFAULT_PORT
+from replicator.service.config import DEFAULT_PORT, Mode
 
 #: Longest epoch, when no output waits.
 EPOCH_MS = 30
 GOAL = "latency=15ms"
+#: In COLO, from one checkpoint to the next when outputs agree. However often they differ, comparing is not given up: a
+#: cell's phase is there soon.
+COLO_MAX_MS = 80
 STAGING_MIB = 8
 ACK_PATIENCE_MS = 500
 #: Of the file arbiter, as in the demonstration; etcd has the shortest that it allows.
@@ -50,6 +53,13 @@ ack_patience_ms = {patience_ms}
 """
 
 
+_COLO_CONFIG = """mode = "colo"
+[colo]
+interval_max_ms = {colo_max_ms}
+differences_max = 0
+"""
+
+
 def arbiter_link(scratch: Path, name: str) -> Path:
     """Where a side looks for the file arbiter."""
     return scratch / f"arbiter-of-{name}"
@@ -59,7 +69,7 @@ def arbiter_folder(scratch: Path) -> Path:
     return scratch / "arbiter"
 
 
-def write_configs(lab: Lab, sides: Mapping[str, str], guest_file: str, setting: Setting) -> None:
+def write_configs(lab: Lab, sides: Mapping[str, str], guest_file: str, setting: Setting, mode: Mode) -> None:
     """Everything the daemons read, and an arbiter that knows nothing yet."""
     scratch = lab.scratch
     (scratch / "guest.toml").write_text(guest_file)
@@ -90,4 +100,6 @@ def write_configs(lab: Lab, sides: Mapping[str, str], guest_file: str, setting: 
             staging_mib=STAGING_MIB,
             patience_ms=ACK_PATIENCE_MS,
         )
+        if mode is Mode.COLO:
+            text += _COLO_CONFIG.format(colo_max_ms=COLO_MAX_MS)
         (scratch / f"{name}.toml").write_text(text)

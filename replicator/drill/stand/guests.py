@@ -11,6 +11,7 @@ from typing import Protocol
 from replicator.demo.golden import ensure_golden, guest_config, guest_file_text
 from replicator.demo.guest_image import Progress, default_cache_dir, ensure_guest_image
 from replicator.demo.guest_scripts import COMMAND_PORT
+from replicator.errors import ConfigError
 from replicator.guests.qemu_kvm import choose_accel
 from replicator.guests.synthetic_frames import UDP_SERVICE_PORT, WORK_FLAG
 from replicator.units import PAGE_SIZE
@@ -28,6 +29,7 @@ steps_per_ms = 1.0
 beacon_ms = 10
 mac = "{_SYNTHETIC_MAC}"
 ip = "{GUEST_IP}"
+divergence = {{divergence}}
 """
 
 
@@ -96,10 +98,15 @@ class QemuDrillGuest:
 class SyntheticDrillGuest:
     """A process of ours: it needs no QEMU, and is there at once."""
 
+    #: How often two that run side by side say different things (COLO).
+    divergence: float = 0.0
     mac: str = _SYNTHETIC_MAC
-    file_text: str = _SYNTHETIC_FILE
     kind: str = "synthetic"
     accelerator: str = "none"
+
+    @property
+    def file_text(self) -> str:
+        return _SYNTHETIC_FILE.format(divergence=self.divergence)
 
     @property
     def state_mib(self) -> int:
@@ -119,10 +126,15 @@ class SyntheticDrillGuest:
         return UDP_SERVICE_PORT, struct.pack("!Q", WORK_FLAG | pages)
 
 
-def make_guest(kind: str, say: Progress) -> DrillGuest:
-    """Builds the image and boots it once where that was never done; `say` hears of it."""
+def make_guest(kind: str, say: Progress, divergence: float = 0.0) -> DrillGuest:
+    """Builds the image and boots it once where that was never done; `say` hears of it. ConfigError for a `divergence` of
+    a guest that cannot be told to have one."""
     if kind == "synthetic":
-        return SyntheticDrillGuest()
+        return SyntheticDrillGuest(divergence)
+    if divergence:
+        raise ConfigError(
+            "--divergence needs --guest synthetic", hint="a real guest differs as it happens to"
+        )
     image = ensure_guest_image(default_cache_dir(), say)
     config = guest_config(image)
     golden = ensure_golden(image, default_cache_dir(), config, say)

@@ -30,6 +30,7 @@ from replicator.drill.stand.relaying import RelayProcess
 from replicator.drill.stand.rooms import remove_content, room
 from replicator.drill.stand.voice import GuestVoice
 from replicator.errors import GuestError
+from replicator.service.config import Mode
 
 ACTOR = "replicator.drill.actors.daemon"
 SIDES = {"a": HOST_A, "b": HOST_B}
@@ -56,6 +57,7 @@ class Stand:
         lab: Lab,
         guest: DrillGuest,
         *,
+        mode: Mode = Mode.REMUS,
         leaky: bool = False,
         at_end: Callable[[Sequence[Path]], None] = lambda _: None,
     ) -> None:
@@ -64,6 +66,7 @@ class Stand:
         self.scratch = lab.scratch
         self.primary = "a"
         self.setting: Setting | None = None
+        self._mode = mode
         self._leaky = leaky
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._client: subprocess.Popen[bytes] | None = None
@@ -104,6 +107,8 @@ class Stand:
         self.start("b", Role.SECONDARY)
         self.start("a", Role.PRIMARY)
         self.wait_state(mark, "a", PROTECTED, READY_S)
+        if self._mode is Mode.COLO:
+            self._wait_compared(mark)
         self.setting = setting
 
     def clear(self) -> None:
@@ -127,7 +132,7 @@ class Stand:
         if setting is Setting.RELAYED:
             for relay in self.relays.values():
                 relay.start()
-        write_configs(self.lab, SIDES, self.guest.file_text, setting)
+        write_configs(self.lab, SIDES, self.guest.file_text, setting, self._mode)
 
     def start(self, name: str, role: Role) -> None:
         """An actor on a side where none lives."""
@@ -156,9 +161,26 @@ class Stand:
         for name in SIDES:
             if not self.lives(name):
                 self.start(name, Role.SECONDARY)
-        if self.ear.state_of(self.primary) == PROTECTED:
-            return None
-        return self.wait_state(mark, self.primary, PROTECTED, HEAL_S)
+        was_lost = self.ear.state_of(self.primary) != PROTECTED
+        back = self.wait_state(mark, self.primary, PROTECTED, HEAL_S) if was_lost else None
+        if self._mode is Mode.COLO:
+            compared = self._wait_compared(mark)
+            back = compared if was_lost else None
+        return back
+
+    def _wait_compared(self, mark: int) -> Event:
+        """Both guests have run from one epoch since `mark`, and the pair is protected: the first start of a VM may take
+        the secondary longer than its primary is patient."""
+        name = self.primary
+
+        def compares(event: Event) -> bool:
+            return event.source == name and event.name == "comparing"
+
+        compared = self.ear.wait(f"{name} compares", mark, compares, HEAL_S)
+        now = self.ear.mark
+        if self.ear.state_of(name) != PROTECTED:
+            return self.wait_state(now, name, PROTECTED, HEAL_S)
+        return compared
 
     def lives(self, name: str) -> bool:
         daemon = self._daemons.get(name)
@@ -189,8 +211,17 @@ class Stand:
         self._daemons[name].send_signal(number)
 
     def guests_of(self, name: str) -> list[int]:
-        """Processes that the side's daemon started: its guest, or its standby."""
+        """Processes that the side's daemon started: its guest, or its standby and its VM."""
         return children_of(self._daemons[name].pid) if self.lives(name) else []
+
+    def standbys_of(self, name: str) -> list[int]:
+        """Those that wait for the guest."""
+        return [pid for pid in self.guests_of(name) if pid != self.vm_of(name)]
+
+    def vm_of(self, name: str) -> int:
+        """Process of the VM that ran last beside the primary's (COLO), 0 if none did."""
+        told = [event for event in self.ear.since(0) if event.source == name and event.name == "vm"]
+        return int(told[-1].fields["pid"]) if told else 0
 
     def kill(self, name: str) -> None:
         """Daemon and guest, as a power cut would end them."""
@@ -222,10 +253,19 @@ class Stand:
     def wait_new_standby(self, name: str, old: list[int]) -> None:
         """The side's daemon has started another process in the place of those."""
         deadline = time.monotonic() + READY_S
-        while set(self.guests_of(name)) <= set(old):
+        while set(self.standbys_of(name)) <= set(old):
             if time.monotonic() > deadline:
                 raise GuestError(f"{name} started no new standby")
             time.sleep(POLL_S)
+
+    def wait_new_vm(self, name: str, old: int) -> None:
+        """A VM runs beside the primary's again, in another process than that one."""
+
+        def wanted(event: Event) -> bool:
+            return event.source == name and event.name == "vm" and event.fields["pid"] != old
+
+        killed = max(n for n, e in enumerate(self.ear.since(0)) if e.name == "vm" and e.fields["pid"] == old)
+        self.ear.wait(f"{name} runs a new VM", killed, wanted, HEAL_S)
 
     def pass_time(self, seconds: float) -> None:
         """For a fault that is one by its length."""
