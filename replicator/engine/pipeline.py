@@ -372,6 +372,12 @@ class EpochPipeline:
         self._due = False
         return [fx.CompareOutput(event.epoch), *self._arm(now_ns)]
 
+    def note_vm_resumed(self, event: ev.SecondaryVmResumed) -> list[Effect]:
+        """The owner is not to go on with its epochs at present: output waits for the next commit."""
+        if event.epoch == self._vm_epoch:
+            self.is_loading = False
+        return []
+
     def handle_asked(self, event: ev.CheckpointAsked, now_ns: int) -> list[Effect]:
         if self.colo is None or not isinstance(self.pacer, ColoPacer):
             return []

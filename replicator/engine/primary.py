@@ -377,9 +377,13 @@ class PrimaryMachine:
         return effects if self.pipeline.awaits_secondary else [*effects, fx.CancelTimer(Timer.ACK)]
 
     def _on_vm_resumed(self, event: ev.SecondaryVmResumed, now_ns: int) -> list[Effect]:
-        if event.session != self.session or self.link is not Link.READY or self.life is not Life.RUNNING:
+        if event.session != self.session or self.link is not Link.READY:
             return []
-        effects = self.pipeline.handle_vm_resumed(event, now_ns)
+        if self.life is Life.RUNNING:
+            effects = self.pipeline.handle_vm_resumed(event, now_ns)
+        else:
+            # Mute, there is nothing to compare; but the next epoch need not wait for this word once more.
+            effects = self.pipeline.note_vm_resumed(event)
         return effects if self.pipeline.awaits_secondary else [*effects, fx.CancelTimer(Timer.ACK)]
 
     # Bar and output.

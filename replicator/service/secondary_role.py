@@ -94,7 +94,7 @@ class SecondaryRole:
         self._retry: asyncio.TimerHandle | None = None
         self._lease: Lease | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.desk = VmDesk(parts.vm, self._post) if parts.vm is not None else None
+        self.desk = VmDesk(parts.vm, self._post_if) if parts.vm is not None else None
         self._actions = self._make_actions()
 
     def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], Awaitable[ev.Event | None]]]:
@@ -149,8 +149,16 @@ class SecondaryRole:
     def post_threadsafe(self, event: ev.Event) -> None:
         self._loop.call_soon_threadsafe(self._post, event)
 
+    async def _handle_if(self, event: ev.Event, holds: Callable[[], bool]) -> None:
+        async with self.lock:
+            if holds():
+                await self._handle(event)
+
     def _post(self, event: ev.Event) -> None:
-        task = self._loop.create_task(self.handle(event))
+        self._post_if(event, lambda: True)
+
+    def _post_if(self, event: ev.Event, holds: Callable[[], bool]) -> None:
+        task = self._loop.create_task(self._handle_if(event, holds))
         self._tasks.add(task)
         task.add_done_callback(self._reap)
 

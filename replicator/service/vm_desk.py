@@ -44,9 +44,9 @@ class VmParts:
 
 
 class VmDesk:
-    """For one life of a secondary. `post` takes a VmFailed at any time."""
+    """For one life of a secondary. `post` takes a VmFailed at any time, to be handled if what comes with it holds then."""
 
-    def __init__(self, parts: VmParts, post: Callable[[ev.Event], None]) -> None:
+    def __init__(self, parts: VmParts, post: Callable[[ev.Event, Callable[[], bool]], None]) -> None:
         self._parts = parts
         self._post = post
         self.vm: SecondaryVm | None = None
@@ -163,13 +163,14 @@ class VmDesk:
     async def _watch_vm(self, vm: SecondaryVm) -> None:
         async for event in vm.events():
             if isinstance(event, Died):
-                self._fail(f"the VM died: {event.reason}")
+                self._fail(vm, f"the VM died: {event.reason}")
             elif isinstance(event, PoweredOff | Panicked):
-                self._fail("the VM stopped before the primary's")
+                self._fail(vm, "the VM stopped before the primary's")
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, vm: SecondaryVm, reason: str) -> None:
+        """While the news waits for its turn another process may take this one's place."""
         _LOG.warning("%s", reason)
-        self._post(ev.VmFailed(reason))
+        self._post(ev.VmFailed(reason), lambda: self.vm is vm)
 
     async def _end_watch(self) -> None:
         watch, self._watch = self._watch, None

@@ -159,6 +159,27 @@ def test_a_resumed_session_joins_before_its_first_copy():
     assert fx.CopyLive(2) in play(ev.SecondaryVmSuspended(play.machine.session, 2))
 
 
+def test_a_session_that_is_resumed_with_a_commit_waits_for_no_lost_word():
+    """Found by the simulator: the ack and the word that the VM runs were lost with the link."""
+    play = make_compared()
+    play(ev.EpochDue())
+    close(play, 2)
+    play(ev.LinkLost("cut"), ev.LinkUp())
+    effects = play(ev.PeerAccepted(play.machine.session, 2, digest_of(2)))
+    assert fx.SuspendSecondaryVm(play.machine.session, 3) in effects
+
+
+def test_a_word_that_comes_while_the_lease_has_lapsed_is_not_waited_for_again():
+    play = make_compared()
+    play(ev.EpochDue())
+    close(play, 2)
+    commit(play, 2)
+    play(ev.LeaseLapsed("late"))
+    effects = play(ev.SecondaryVmResumed(play.machine.session, 2))
+    assert effects == [fx.CancelTimer(fx.Timer.ACK)], "nothing is compared while this side is mute"
+    assert any(isinstance(each, fx.PauseGuest) for each in play(ev.LeaseRegained()))
+
+
 def test_the_epoch_of_a_hand_over_runs_no_vm():
     play = make_compared()
     play(ev.SwitchoverOrdered(play.machine.pipeline.settings.sync))

@@ -144,3 +144,20 @@ def test_output_is_said_to_be_held_once(chronicle: Chronicle, path: Path) -> Non
     chronicle.watch(ev.GuestPaused(ev.Epoch(3), 3))
     said = [line["event"] for line in lines_of(path) if line["event"] in ("holding", "passing")]
     assert said == ["holding", "passing", "holding"]
+
+
+def test_a_vm_is_told_apart_from_a_replica(chronicle: Chronicle, path: Path) -> None:
+    """What it does, whether an epoch is one that it runs from, and which of both takes over."""
+    session, epoch = b"\x01" * 16, ev.Epoch(7)
+    for runs in (True, False):
+        chronicle.watch(ev.EpochBegun(session, 1, epoch, ev.Epoch(6), runs))
+        chronicle.watch(fx.BeginStore(1, epoch, session, full=False))
+        chronicle.watch(fx.TellVmState(session, epoch, runs))
+    chronicle.watch(fx.ActivateVm(epoch))
+    chronicle.watch(fx.ActivateGuest(epoch))
+    lines = lines_of(path)
+    assert [line["event"] for line in lines] == [
+        "begun", "vm-running", "begun", "vm-ready", "activating", "activating",
+    ]  # fmt: skip
+    assert [line["runs_vm"] for line in lines if line["event"] == "begun"] == [True, False]
+    assert [line["vm"] for line in lines if line["event"] == "activating"] == [True, False]
