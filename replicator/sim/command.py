@@ -13,6 +13,7 @@ from replicator.sim.pair import remove_leftovers
 from replicator.sim.report import Totals, describe_failure
 from replicator.sim.run import hush, run_many, run_scenario, scenario_of, shrink
 from replicator.sim.scenario import Scenario, load_scenario, save_scenario
+from replicator.sim.settings import Modes
 from replicator.sim.simulation import Result
 
 COMMAND = "python -m replicator.sim"
@@ -33,6 +34,14 @@ SHOWN_MAX = 3
     "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes side by side."
 )
 @click.option("--save", type=click.Path(path_type=Path, file_okay=False), help="Write failures here, shrunk.")
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice([modes.value for modes in Modes]),
+    default=Modes.REMUS.value,
+    show_default=True,
+    help="What the pairs do.",
+)
 @click.option("--coverage", is_flag=True, help="Show which event met which state, and all faults.")
 def sim(
     seeds: int,
@@ -41,23 +50,25 @@ def sim(
     scenario: Path | None,
     jobs: int,
     save: Path | None,
+    modes: str,
     coverage: bool,
 ) -> None:
     """Run two simulated hosts through drawn faults, and stop at a broken promise."""
     hush()
     remove_leftovers()
-    totals = Totals()
+    totals, drawn = Totals(), Modes(modes)
     if scenario is not None or seed is not None:
-        one = open_scenario(scenario) if scenario is not None else scenario_of(seed or 0)
+        one = open_scenario(scenario) if scenario is not None else scenario_of(seed or 0, drawn)
         results: Iterable[Result] = [run_scenario(one)]
     else:
-        results = run_many(range(first, first + seeds), jobs)
+        results = run_many(range(first, first + seeds), jobs, drawn)
     count = 1 if scenario is not None or seed is not None else seeds
     with click.progressbar(results, length=count, label="seeds", show_pos=True, file=sys.stderr) as steps:
         for result in steps:
             totals.add(result)
             if result.violation is not None and len(totals.failed) <= SHOWN_MAX:
-                show_failure(scenario_of(result.seed) if scenario is None else one, result, save)
+                shown = scenario_of(result.seed, drawn) if scenario is None else one
+                show_failure(shown, result, save)
     lines = [
         *totals.describe(),
         *((*totals.describe_faults(), *totals.describe_coverage()) if coverage else ()),
@@ -76,7 +87,7 @@ def open_scenario(path: Path) -> Scenario:
 
 def show_failure(scenario: Scenario, result: Result, save: Path | None) -> None:
     smallest = shrink(scenario, result)
-    replay = f"{COMMAND} --seed {result.seed}"
+    replay = f"{COMMAND} --mode {scenario.settings.mode} --seed {result.seed}"
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         path = save / f"seed-{result.seed}.json"

@@ -87,6 +87,12 @@ def _kill_guest(pair: Pair, fault: Fault) -> None:
             host.guest.die()
 
 
+def _kill_vm(pair: Pair, fault: Fault) -> None:
+    for host in pair.hosts.values():
+        if host.alive and host.vm is not None:
+            host.vm.die()
+
+
 def _kill_standby(pair: Pair, fault: Fault) -> None:
     for host in pair.hosts.values():
         if host.alive and host.standby is not None:
@@ -104,16 +110,17 @@ def _freeze_later(pair: Pair, fault: Fault) -> None:
 
     def strike() -> None:
         process.freeze()
-        if fault.kind is Kind.FREEZE_HOST and host.guest is not None:
-            host.guest.machine.suspended = True
+        if fault.kind is Kind.FREEZE_HOST:
+            for guest in host.machines:
+                guest.machine.suspended = True
 
     process.strike_after(_steps(fault), strike)
 
 
 def _thaw(pair: Pair, fault: Fault) -> None:
     host = pair.hosts[fault.host]
-    if host.guest is not None:
-        host.guest.machine.suspended = False
+    for guest in host.machines:
+        guest.machine.suspended = False
     if host.process is not None:
         host.process.strike_after(0, lambda: None)
         if host.process.frozen:
@@ -171,6 +178,10 @@ _BEGIN: dict[Kind, Deed] = {
     Kind.DISK_FULL: lambda pair, fault: _put(_at(pair, fault).disk, full=True),
     Kind.DISK_DEATH: lambda pair, fault: _put(_at(pair, fault).disk, die_at_write=1 + int(fault.amount * 40)),
     Kind.FULL_HOLD: lambda pair, fault: _put(pair, frames_a_request=1 + int(fault.amount * 12)),
+    Kind.VM_DEATH: _kill_vm,
+    Kind.VM_LOAD: lambda pair, fault: _put(_at(pair, fault).machine, load_fails=True),
+    Kind.FRAMES_CUT: lambda pair, _: pair.stage.frames.cut(True),
+    Kind.FRAMES_RESET: lambda pair, _: pair.stage.frames.break_all(),
 }
 
 _END: dict[Kind, Deed] = {
@@ -193,4 +204,6 @@ _END: dict[Kind, Deed] = {
     Kind.DISK_FULL: lambda pair, fault: _put(_at(pair, fault).disk, full=False),
     Kind.DISK_DEATH: lambda pair, fault: _put(_at(pair, fault).disk, die_at_write=0),
     Kind.FULL_HOLD: lambda pair, _: _put(pair, frames_a_request=1),
+    Kind.VM_LOAD: lambda pair, fault: _put(_at(pair, fault).machine, load_fails=False),
+    Kind.FRAMES_CUT: lambda pair, _: pair.stage.frames.cut(False),
 }

@@ -18,6 +18,8 @@ from replicator.wire.recording import parse_page_data_header
 
 #: Files that need more space while a replica is at work; the others have theirs from the start.
 _GROWING = {UNDO, *STATES}
+#: What a record of pages begins with.
+_PAGE_DATA = LibxcType.PAGE_DATA.to_bytes(4, "little")
 
 
 @dataclass(slots=True)
@@ -69,13 +71,13 @@ class SimStore(ReplicaStore):
         return recovery
 
     def begin(self, term: int, epoch: int, *, session: bytes = b"", first_of_sync: bool = False) -> None:
-        self.pfns, self.base = set(), self.committed
+        self.pfns, self.base = set(), self._base
         super().begin(term, epoch, session=session, first_of_sync=first_of_sync)
         self._on_change(self, "begun")
 
     def add_part(self, index: int, payload: memoryview) -> None:
-        if payload[:4] == LibxcType.PAGE_DATA.to_bytes(4, "little"):
-            self.pfns |= set(_pfns_of(payload, self._layout.pfn_limit))
+        if payload[:4] == _PAGE_DATA:
+            self.pfns.update(_pfns_of(payload, self._layout.pfn_limit))
         super().add_part(index, payload)
         if self._process.world.chance(0.1):
             self._on_change(self, "part")

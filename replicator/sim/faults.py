@@ -39,6 +39,14 @@ class Kind(Enum):
     DISK_FULL = "the replica's disk is full"
     DISK_DEATH = "the host disappears in the middle of a write of its replica"
     FULL_HOLD = "so much output that the hold fills up"
+    VM_DEATH = "the process of the VM beside the primary's ends"
+    VM_LOAD = "the VM beside the primary's takes no state"
+    FRAMES_CUT = "the channel of the guests' frames is cut, and nothing else"
+    FRAMES_RESET = "the channel of the guests' frames breaks, and nothing else"
+
+
+#: What can only happen to a pair that does COLO.
+OF_COLO = frozenset((Kind.VM_DEATH, Kind.VM_LOAD, Kind.FRAMES_CUT, Kind.FRAMES_RESET))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +69,10 @@ FIRST_MS, LAST_MS = 250, 1_900
 _LONG_MS = {Kind.FREEZE: (20, 700), Kind.FREEZE_HOST: (20, 700), Kind.HANG: (20, 700)}
 
 
-def draw_plan(seed: int) -> list[Fault]:
+def draw_plan(seed: int, *, is_colo: bool = False) -> list[Fault]:
     """The faults of a seed, in the order of time."""
     rng = random.Random(f"faults {seed}")
-    kinds = list(Kind)
+    kinds = [kind for kind in Kind if is_colo or kind not in OF_COLO]
     plan = []
     for _ in range(rng.randint(FAULTS_MIN, FAULTS_MAX)):
         kind = rng.choice(kinds)

@@ -23,6 +23,8 @@ COMMAND_NS = (60_000, 900_000)
 #: A command that is not answered is given up after this, as QMP's are.
 ANSWER_TIMEOUT_NS = 2_000 * NS_PER_MS
 
+NICS = (NicEndpoint("nic0", MAC, Path("guest"), Path("relay")),)
+
 
 @dataclass(slots=True)
 class MachineFaults:
@@ -32,6 +34,8 @@ class MachineFaults:
     error: float = 0.0
     #: Pauses are carried out and never answered.
     pause_hangs: bool = False
+    #: Device states are not taken by a VM that runs beside another one.
+    load_fails: bool = False
 
 
 class SimGuest:
@@ -46,6 +50,8 @@ class SimGuest:
         self._faults = faults
         self._events: asyncio.Queue[GuestEvent | None] = asyncio.Queue()
         self._killed = False
+        #: Of the newest command.
+        self._answer: asyncio.Future[None] | None = None
 
     @property
     def identity(self) -> GuestIdentity:
@@ -57,7 +63,7 @@ class SimGuest:
 
     @property
     def nics(self) -> tuple[NicEndpoint, ...]:
-        return (NicEndpoint("nic0", MAC, Path("guest"), Path("relay")),)
+        return NICS
 
     @property
     def pid(self) -> int:
@@ -111,7 +117,7 @@ class SimGuest:
 
     async def _command(self, carry_out: Callable[[], None], *, hangs: bool = False) -> None:
         world = self._process.world
-        answer = asyncio.get_running_loop().create_future()
+        answer = self._answer = asyncio.get_running_loop().create_future()
         fails = world.chance(self._faults.error)
         world.after(world.between(*COMMAND_NS), self._carry_out, carry_out, answer, fails, hangs)
         await answer
@@ -120,12 +126,12 @@ class SimGuest:
         self, carry_out: Callable[[], None], answer: asyncio.Future[None], fails: bool, hangs: bool
     ) -> None:
         if not self.machine.alive:
-            self._process.schedule(0, _fail, answer, "the guest's process is gone")
+            self._process.schedule(0, fail_answer, answer, "the guest's process is gone")
         elif hangs:
             carry_out()
-            self._process.schedule(ANSWER_TIMEOUT_NS, _fail, answer, "the guest did not answer")
+            self._process.schedule(ANSWER_TIMEOUT_NS, fail_answer, answer, "the guest did not answer")
         elif fails:
-            self._process.schedule(20_000, _fail, answer, "the command failed")
+            self._process.schedule(20_000, fail_answer, answer, "the command failed")
         else:
             carry_out()
             self._process.schedule(self._process.world.between(10_000, 200_000), _succeed, answer)
@@ -136,6 +142,6 @@ def _succeed(answer: asyncio.Future[None]) -> None:
         answer.set_result(None)
 
 
-def _fail(answer: asyncio.Future[None], reason: str) -> None:
+def fail_answer(answer: asyncio.Future[None], reason: str) -> None:
     if not answer.done():
         answer.set_exception(GuestError(reason))

@@ -23,6 +23,7 @@ from replicator.sim.process import Process
 from replicator.sim.settings import make_config
 from replicator.sim.stage import Stage
 from replicator.sim.tap import SimNetwork
+from replicator.sim.vm import SimVm
 
 
 class WatchedDaemon(Daemon):
@@ -77,6 +78,15 @@ class Host:
     @property
     def guest(self) -> SimGuest | None:
         return self._life.guest if self._life is not None else None
+
+    @property
+    def vm(self) -> SimVm | None:
+        """COLO's, beside the primary's guest."""
+        return self._life.vm if self._life is not None else None
+
+    @property
+    def machines(self) -> tuple[SimGuest, ...]:
+        return tuple(one for one in (self.guest, self.vm) if one is not None)
 
     @property
     def standby(self) -> SimStandby | None:
@@ -151,8 +161,8 @@ class Host:
         """Its guest dies with it, its descriptors are closed, its files stay."""
         self.stage.world.note(self.name, "is dead")
         self.stage.judge.note_errors(process)
-        if self.guest is not None:
-            self.guest.machine.end()
+        for guest in self.machines:
+            guest.machine.end()
         if self.store is not None:
             self.store.forsake()
         self.stage.network.drop_host(self.name, silently=self._dies_silently)

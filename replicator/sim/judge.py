@@ -1,6 +1,7 @@
 """Watches a simulated pair from outside and says which promise was broken first.
 
-    C1  no output leaves but what a committed epoch contains, or under the arbiter's grant to go alone
+    C1  no output leaves but what a committed epoch contains, or under the arbiter's grant to go alone, or in COLO what
+        the other side's VM has said as well (twins.py has the rest of COLO)
     C2  at no instant can two sides speak; a term has one holder
     C3  the memory and state of a promotable replica are those of one whole epoch
     C4  whoever takes over has sent (in its own memory) all that ever left
@@ -15,20 +16,26 @@ It knows the truth from the machines' memory and the arbiter's record, never fro
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import xxhash
+
 from replicator.arbiter.base import ArbiterRecord
 from replicator.arbiter.keeper import LeaseDeadline
+from replicator.memory.pages import GuestLayout, GuestRam
 from replicator.sim.arbiter import ArbiterServer
 from replicator.sim.disk import SimStore
-from replicator.sim.machine import Frame, Machine, MachineState
+from replicator.sim.machine import Frame, Machine, MachineState, version_in
 from replicator.sim.process import Process
+from replicator.sim.twin import TwinMachine
+from replicator.sim.twins import Twins
 from replicator.sim.world import World
 from replicator.units import PAGE_SIZE, Epoch
 
-#: Barriers whose memory is kept.
+#: Barriers that are remembered.
 BARRIERS_KEPT = 64
 
 
@@ -37,7 +44,8 @@ class Snapshot(NamedTuple):
 
     state: MachineState
     versions: tuple[int, ...]
-    ram: bytes
+    #: Of its pages, in the order of frames.
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,9 @@ class Judge:
         #: Host -> when an epoch was last committed there.
         self.committed_ns: dict[str, int] = {}
         self.take_overs = 0
+        #: Of COLO.
+        self.twins = Twins(self.accuse)
+        self._stores: dict[str, SimStore] = {}
         self._server = server
         server.on_change = self.on_arbiter
         self.sides: dict[str, Side] = {}
@@ -87,6 +98,16 @@ class Judge:
         self._left: dict[int, int] = {}
         self._covered: dict[int, int] = {}
         self._holders: dict[int, Process] = {}
+        #: All frames of a guest, and room for its pages.
+        self._frames: dict[GuestLayout, array[int]] = {}
+        self._pages = bytearray()
+
+    def forget(self) -> None:
+        """The run is over: let go of the guest's memory at all those barriers."""
+        self._barriers.clear()
+        self._sent.clear()
+        self._stores.clear()
+        self.twins.forget()
 
     def accuse(self, promise: str, what: str) -> None:
         if self.violation is None:
@@ -148,7 +169,28 @@ class Judge:
             self.accuse("C4", f"{host} takes over at frame {sent}, frame {newest} has left")
         self._covered[lineage] = sent
 
+    def on_vm(self, host: str, machine: TwinMachine) -> None:
+        """It runs beside the guest and has no voice."""
+        machine.on_resume = lambda _: self.twins.check_promotable(host, self._stores[host])
+
+    def on_loaded(self, host: str, machine: TwinMachine) -> None:
+        """It should be what the guest was at the epoch that was committed here last."""
+        truth = self._barriers.get(self.twins.origin_at(host) or (0, 0))
+        if truth is None:
+            self.accuse("C3", f"{host}: a VM was loaded with what no guest ever was")
+            return
+        digest = xxhash.xxh3_128_digest(self._read_all(machine.ram))
+        self.twins.on_loaded(host, machine, truth.state, is_memory=digest == truth.digest)
+
+    def on_voice(self, host: str, machine: TwinMachine) -> None:
+        """The VM has taken over."""
+        for frame in self.twins.on_voice(host, machine):
+            self._sent[frame] = machine.lineage
+        self.on_machine(host, machine, promoted=True)
+        self.on_resume(machine)
+
     def _on_sent(self, machine: Machine, frame: Frame) -> None:
+        self.twins.on_sent(machine, frame)
         self._sent[frame] = machine.state.lineage
 
     def on_barrier(self, host: str, epoch: Epoch) -> None:
@@ -158,15 +200,28 @@ class Judge:
             return
         if machine.running:
             self.accuse("C3", f"{host}: the guest runs at the barrier of epoch {epoch}")
-        ram = bytearray(machine.ram.layout.pages * PAGE_SIZE)
-        machine.ram.gather(machine.ram.layout.pfns(), ram)
-        self._barriers[side.term, epoch] = Snapshot(machine.state, tuple(machine.versions), bytes(ram))
+        digest = xxhash.xxh3_128_digest(self._read_all(machine.ram))
+        self.twins.on_barrier(machine, (side.term, epoch))
+        self._barriers[side.term, epoch] = Snapshot(machine.state, tuple(machine.versions), digest)
         while len(self._barriers) > BARRIERS_KEPT:
             self._barriers.popitem(last=False)
+
+    def _read_all(self, ram: GuestRam) -> bytearray:
+        """Its pages, in the order of frames. Overwritten by the next call."""
+        layout = ram.layout
+        if layout not in self._frames:
+            self._frames[layout] = layout.pfns()
+        size = layout.pages * PAGE_SIZE
+        if len(self._pages) != size:
+            self._pages = bytearray(size)
+        ram.gather(self._frames[layout], self._pages)
+        return self._pages
 
     # The replica.
 
     def on_store(self, host: str, store: SimStore, what: str) -> None:
+        self._stores[host] = store
+        self.twins.on_store(host, store, what)
         committed = store.committed
         if what not in ("part", "begun"):
             self.world.note(host, f"store {what} {committed}")
@@ -187,17 +242,15 @@ class Judge:
             self._check_set(host, store, truth)
 
     def _check_memory(self, host: str, store: SimStore, truth: Snapshot, epoch: str) -> None:
-        layout = store.ram.layout
-        ram = bytearray(layout.pages * PAGE_SIZE)
-        store.ram.gather(layout.pfns(), ram)
-        if ram != truth.ram:
-            wrong = [
-                page
-                for page in range(layout.pages)
-                if ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
-                != truth.ram[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
-            ]
-            self.accuse("C3", f"{host}: pages {wrong} of {epoch} are not what the guest had")
+        ram = self._read_all(store.ram)
+        if xxhash.xxh3_128_digest(ram) != truth.digest:
+            starts = range(0, len(ram), PAGE_SIZE)
+            found = [version_in(ram[start : start + PAGE_SIZE]) for start in starts]
+            pairs = enumerate(zip(found, truth.versions, strict=True))
+            wrong = {page: versions for page, versions in pairs if versions[0] != versions[1]}
+            self.accuse(
+                "C3", f"{host}: the memory of {epoch} is not what the guest had, by versions: {wrong}"
+            )
         elif store.device_state() != truth.state.pack():
             self.accuse("C3", f"{host}: the device state of {epoch} is not what the guest had")
 
@@ -233,6 +286,10 @@ class Judge:
         if frame.number <= newest:
             self.accuse("C6", f"{host} says frame {frame.number} after frame {newest}")
         self._left[lineage] = max(newest, frame.number)
-        if not record.barred and frame.number > self._covered.get(lineage, 0):
-            covered = self._covered.get(lineage, 0)
+        self.twins.on_left(lineage, frame)
+        covered = self._covered.get(lineage, 0)
+        if not record.barred and frame.number > covered and not self._has_twin_said(host, frame):
             self.accuse("C1", f"{host} says frame {frame.number}, committed epochs contain {covered}")
+
+    def _has_twin_said(self, host: str, frame: Frame) -> bool:
+        return any(self.twins.has_said(other, frame) for other in self.sides if other != host)

@@ -9,14 +9,17 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.errors import GuestError
-from replicator.guests.base import Guest, GuestIdentity, Standby
+from replicator.guests.base import Guest, GuestIdentity, NicEndpoint, SecondaryVm, Standby
 from replicator.memory.pages import GuestLayout, GuestRam
-from replicator.sim.guest import MachineFaults, SimGuest
+from replicator.sim.guest import NICS, MachineFaults, SimGuest
 from replicator.sim.machine import MAC, Machine, MachineState, Workload
 from replicator.sim.process import Process
+from replicator.sim.twin import TwinMachine
+from replicator.sim.vm import SimVm
 from replicator.units import PAGE_SIZE
 
 
@@ -49,8 +52,18 @@ class SimStandby:
         self._process.run(lambda: None if self._ended.done() else self._ended.set_result("it died"))
 
 
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Of a pair that does COLO: how its machines part, and who is told of each VM that is made, and of each load of one."""
+
+    divergence: float
+    on_vm: Callable[[SimVm], None]
+    on_loaded: Callable[[SimVm], None]
+
+
 class SimKit:
-    """Implements service.guest_kit.GuestKit for one process. `on_machine` is told of each machine that it makes."""
+    """Implements service.guest_kit.ColoKit for one process. `on_machine` is told of each machine that it makes for a
+    primary."""
 
     name = "vm"
     nic_count = 1
@@ -64,12 +77,14 @@ class SimKit:
         *,
         next_lineage: Callable[[], int],
         on_machine: Callable[[SimGuest, bool], None],
+        twins: Twins | None = None,
     ) -> None:
         self._process = process
         self._workload = workload
         self._faults = faults
         self._next_lineage = next_lineage
         self._on_machine = on_machine
+        self._twins = twins
         self._layout = GuestLayout.flat(workload.pages)
         self._rams: deque[GuestRam] = deque()
         self.standby: SimStandby | None = None
@@ -104,6 +119,24 @@ class SimKit:
     def make_standby(self, run_dir: Path) -> Standby:
         return SimStandby(self._process, self)
 
+    def nics(self, run_dir: Path) -> tuple[NicEndpoint, ...]:
+        return NICS
+
+    async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
+        twins = self._twins
+        if twins is None:
+            raise GuestError("a simulated guest of a pair that does Remus is alone")
+        ram, state = self.open_ram(ram_path), MachineState.unpack(device_state)
+        machine = TwinMachine(self._process.world, ram, self._workload, state, twins.divergence)
+        vm = SimVm(self._process, machine, self.identity, self._faults, twins.on_loaded)
+        twins.on_vm(vm)
+        try:
+            await vm.reload(device_state)
+        except GuestError:
+            await vm.kill()
+            raise
+        return vm
+
     def open_ram(self, path: Path) -> GuestRam:
         return self._keep(GuestRam(path, self._layout))
 
@@ -115,7 +148,12 @@ class SimKit:
         return guest
 
     def _make(self, ram: GuestRam, state: MachineState) -> SimGuest:
-        machine = Machine(self._process.world, ram, self._workload, state)
+        world, workload, twins = self._process.world, self._workload, self._twins
+        machine = (
+            TwinMachine(world, ram, workload, state, twins.divergence)
+            if twins is not None
+            else Machine(world, ram, workload, state)
+        )
         return SimGuest(self._process, machine, self.identity, self._faults)
 
     def _keep(self, ram: GuestRam) -> GuestRam:

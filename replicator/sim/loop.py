@@ -10,7 +10,7 @@ import contextlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,26 @@ class _Job:
     args: tuple[Any, ...]
 
 
+class _Step(asyncio.Handle):
+    """A callback and its arguments, made with less ado: there are more of these than of anything else."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: ProcessLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class ProcessLoop(asyncio.AbstractEventLoop):
     """What asyncio needs of a loop, and nothing else: no sockets, no signals, no subprocesses."""
 
@@ -46,9 +66,16 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def run_ready(self) -> None:
         process, ready = self._process, self._ready
         while ready and process.alive and not process.frozen and not process.hung:
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()
+            handle: Any = ready.popleft()
+            if handle._cancelled:
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except BaseException as error:
+                self.call_exception_handler(
+                    {"message": f"exception in {handle._callback!r}", "exception": error}
+                )
+            if process.steps_left:
                 process.count_step()
 
     # asyncio's calls.
@@ -56,8 +83,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._process.clock.monotonic_ns() / NS_PER_S
 
-    def get_debug(self) -> bool:
-        return False
+    #: No, and at once: every future and every task asks.
+    get_debug = staticmethod(bool)
 
     def is_running(self) -> bool:
         return self._process.alive
@@ -68,7 +95,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Step(callback, args, self, context)
         self._ready.append(handle)
         return handle
 

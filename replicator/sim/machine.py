@@ -24,8 +24,9 @@ _MAC_BYTES = bytes.fromhex(MAC.replace(":", ""))
 ETHERTYPE = b"\x88\xb5"
 FRAME = struct.Struct("<QQ")
 _STATE = struct.Struct("<QQQQ")
+_NOISE = struct.Struct("<Q")
 _PAGE = struct.Struct("<QQQ")
-_FILLER = bytes(PAGE_SIZE - _PAGE.size)
+FILLER = bytes(PAGE_SIZE - _PAGE.size)
 #: What the socket between a guest and a relay that does not read holds.
 SOCKET_FRAMES = 64
 
@@ -39,15 +40,18 @@ class MachineState(NamedTuple):
     sent: int
     inputs: int
     writes: int
+    #: The newest word of entropy that it took in, 0 for none (twin.py).
+    noise: int = 0
 
     def pack(self) -> bytes:
-        return _STATE.pack(*self)
+        return _STATE.pack(*self[:4]) + (_NOISE.pack(self.noise) if self.noise else b"")
 
     @classmethod
     def unpack(cls, data: bytes) -> MachineState:
-        if len(data) != _STATE.size:
+        if len(data) not in (_STATE.size, _STATE.size + _NOISE.size):
             raise GuestError(f"a device state of {len(data)} bytes instead of {_STATE.size}")
-        return cls(*_STATE.unpack(data))
+        noise = _NOISE.unpack_from(data, _STATE.size) if len(data) > _STATE.size else ()
+        return cls(*_STATE.unpack_from(data), *noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,18 @@ class Frame(NamedTuple):
         return cls(*FRAME.unpack_from(data, 14))
 
 
+def version_in(page: bytes | bytearray) -> int:
+    """Number of the write that filled this page, 0 for none."""
+    return int(_PAGE.unpack_from(page)[2])
+
+
 class Machine:
     """The guest's own process: it goes on while its daemon is frozen and ends when its daemon dies."""
 
     def __init__(self, world: World, ram: GuestRam, workload: Workload, state: MachineState) -> None:
         self.world = world
         self.ram = ram
+        self.noise = 0
         self.state = state
         self.running = False
         self.alive = True
@@ -99,6 +109,16 @@ class Machine:
         self.on_resume: Callable[[Machine], None] = lambda _: None
         self._workload = workload
         self._generation = 0
+        #: What fills a page behind its numbers.
+        self._filler = FILLER
+
+    @property
+    def state(self) -> MachineState:
+        return MachineState(self.lineage, self.sent, self._inputs, self._writes, self.noise)
+
+    @state.setter
+    def state(self, state: MachineState) -> None:
+        self.lineage, self.sent, self._inputs, self._writes, self.noise = state
 
     def resume(self) -> None:
         if self.alive and not self.running:
@@ -127,13 +147,12 @@ class Machine:
         world, load = self.world, self._workload
         inputs = self._read_inputs()
         frames = inputs + world.between(0, load.frames_a_burst)
-        self.state = self.state._replace(inputs=self.state.inputs + inputs)
+        self._inputs += inputs
         for _ in range(frames):
             self._send()
         count = load.pages - 1 if world.chance(load.storm) else world.between(0, load.pages_a_burst)
-        for pfn in {world.between(1, load.pages - 1) for _ in range(count)}:
-            self._write(pfn)
-        self._write(0)
+        pfns = {world.between(1, load.pages - 1) for _ in range(count)}
+        self._write(*pfns, 0)
 
     def _read_inputs(self) -> int:
         port = self.port
@@ -145,21 +164,26 @@ class Machine:
         return taken
 
     def _send(self) -> None:
-        frame = Frame(self.state.sent + 1, self.world.between(1, 1 << 62))
-        self.state = self.state._replace(sent=frame.number)
+        self.sent += 1
+        frame = Frame(self.sent, self._draw_nonce())
         self.on_sent(self, frame)
         port = self.port
         if port is not None and len(port.from_guest) < SOCKET_FRAMES:
             port.from_guest.append(frame.pack())
             self.on_port()
 
-    def _write(self, pfn: int) -> None:
-        writes = self.state.writes + 1
-        self.state = self.state._replace(writes=writes)
-        self.versions[pfn] = writes
-        page = _PAGE.pack(self.state.lineage, self.state.sent, writes) + _FILLER
-        self.ram.scatter(array("Q", [pfn]), page)
-        self.dirty.add(pfn)
+    def _draw_nonce(self) -> int:
+        return self.world.between(1, 1 << 62)
+
+    def _write(self, *pfns: int) -> None:
+        """One write a page, in this order."""
+        pieces = []
+        for pfn in pfns:
+            self._writes += 1
+            self.versions[pfn] = self._writes
+            pieces += [_PAGE.pack(self.lineage, self.sent, self._writes), self._filler]
+        self.ram.scatter(array("Q", pfns), b"".join(pieces))
+        self.dirty.update(pfns)
 
     def power_on(self) -> None:
         """Give a new RAM its page 0, which belongs to the state."""

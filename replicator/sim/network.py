@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from replicator.sim.process import Process
 from replicator.sim.sealing import SealingAudit
@@ -48,6 +49,29 @@ class Weather:
     echo: bool = False
 
 
+class Severable(Protocol):
+    """A connection as the network sees it."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def dialler_host(self) -> str: ...
+
+    @property
+    def listener_host(self) -> str: ...
+
+    def settle(self) -> None:
+        """The weather has changed."""
+        ...
+
+    def starve(self) -> None:
+        """The host at one end is gone without a word."""
+        ...
+
+    def fall(self, reason: str) -> None: ...
+
+
 class Network:
     """Who can hear whom. `weather[a, b]` is for what travels from host a to host b."""
 
@@ -59,7 +83,7 @@ class Network:
         #: Address (a host's name) -> who listens there.
         self._listeners: dict[str, Listener] = {}
         self._beat_listeners: dict[str, tuple[Process, Callable[[str, bytes], None]]] = {}
-        self._connections: list[Connection] = []
+        self._connections: list[Severable] = []
 
     # The link.
 
@@ -78,7 +102,11 @@ class Network:
         reachable = not self.weather[caller, host].cut and not self.weather[host, caller].cut
         return listener if reachable else None
 
-    def add(self, connection: Connection) -> None:
+    def is_cut(self, host: str, other: str) -> bool:
+        """Either way between the two."""
+        return self.weather[host, other].cut or self.weather[other, host].cut
+
+    def add(self, connection: Severable) -> None:
         self._connections.append(connection)
 
     def settle(self) -> None:

@@ -91,7 +91,9 @@ class Operator:
             return
         for name in self._pair.hosts:
             store = self._pair.hosts[name].store
-            if record is not None and not record.barred and store is not None and store.promotable.ready:
+            has_vm = (vm := self._pair.hosts[name].vm) is not None and vm.machine.alive
+            is_of_use = has_vm or (store is not None and store.promotable.ready)
+            if record is not None and not record.barred and is_of_use:
                 return
         self._guest_seen_ns = self._world.now_ns
         name = names[0]

@@ -47,6 +47,8 @@ class Pair:
         self.world.over = True
         for host in self.hosts.values():
             host.bury()
+        self.stage.judge.forget()
+        self.world.forget()
         shutil.rmtree(self.stage.scratch, ignore_errors=True)
 
 

@@ -13,10 +13,11 @@ from replicator.arbiter.base import Arbiter, Lease
 from replicator.arbiter.keeper import Keeper, LeaseCallbacks, LeaseDeadline
 from replicator.engine.pipeline import PipelineSettings
 from replicator.engine.primary import PrimarySettings
-from replicator.link.base import Link, LinkConfig
+from replicator.link.base import Link, LinkConfig, PeerAddress
 from replicator.link.heartbeat import HeartbeatCallbacks
 from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestLayout
+from replicator.service.colo_wiring import Colo
 from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.control import Handler
 from replicator.service.epoch_writer import EpochWriter, Recorder, part_bytes
@@ -24,15 +25,17 @@ from replicator.service.guest_kit import GuestKit
 from replicator.service.platform import Heartbeats, Network
 from replicator.service.state_folder import StateFolder
 from replicator.sim.arbiter import SimArbiter, SimKeeper
+from replicator.sim.colo import SimColo
 from replicator.sim.conditions import Conditions
 from replicator.sim.disk import SimStore
 from replicator.sim.guest import SimGuest
 from replicator.sim.heartbeats import SimHeartbeats
-from replicator.sim.kit import SimKit
+from replicator.sim.kit import SimKit, Twins
 from replicator.sim.link import SimLink
 from replicator.sim.process import Process
 from replicator.sim.stage import Stage
 from replicator.sim.tap import SimNetwork
+from replicator.sim.vm import SimVm
 from replicator.store import ReplicaStore
 from replicator.units import NS_PER_MS, PAGE_SIZE
 from replicator.wire.session import SHARE_BYTES
@@ -67,6 +70,8 @@ class SimPlatform:
         #: What was made, None before that.
         self.kit: SimKit | None = None
         self.guest: SimGuest | None = None
+        #: COLO's VM beside the primary's.
+        self.vm: SimVm | None = None
         self.network: SimNetwork | None = None
         self.store: SimStore | None = None
 
@@ -77,8 +82,29 @@ class SimPlatform:
             self._conditions.machine,
             next_lineage=self._stage.next_lineage,
             on_machine=self._adopt,
+            twins=self._make_twins(config),
         )
         return self.kit
+
+    def _make_twins(self, config: DaemonConfig) -> Twins | None:
+        if not config.is_colo:
+            return None
+        return Twins(self._stage.settings.divergence, self._adopt_vm, self._note_load)
+
+    def _adopt_vm(self, vm: SimVm) -> None:
+        self.vm = vm
+        self._stage.judge.on_vm(self._name, vm.machine)
+        if self.network is not None:
+            self.network.plug(vm.machine)
+
+    def _note_load(self, vm: SimVm) -> None:
+        self._stage.judge.on_loaded(self._name, vm.machine)
+
+    def _note_voice(self) -> None:
+        vm, self.vm = self.vm, None
+        if vm is not None:
+            self.guest = vm
+            self._stage.judge.on_voice(self._name, vm.machine)
 
     def _adopt(self, guest: SimGuest, promoted: bool) -> None:
         self.guest = guest
@@ -124,8 +150,17 @@ class SimPlatform:
             hold_bytes_max=self._stage.settings.hold_bytes_max,
             on_barrier=lambda epoch: judge.on_barrier(name, epoch),
             on_left=lambda data: judge.on_left(name, data),
+            is_colo=config.is_colo,
+            on_voice=self._note_voice,
         )
         return self.network
+
+    def make_colo(
+        self, config: DaemonConfig, kit: GuestKit, link: LinkConfig, peer: PeerAddress
+    ) -> Colo | None:
+        if not config.is_colo or self.kit is None:
+            return None
+        return SimColo(self.process, self._stage, config.node.name, peer.host, self.kit)
 
     def make_control(self, state_dir: Path, handler: Handler) -> NoControl:
         return NoControl()
@@ -173,4 +208,5 @@ class SimPlatform:
             settings.ack_patience_ms * NS_PER_MS,
             has_arbiter=True,
             promoted=promoted,
+            colo=config.colo.settings if config.is_colo else None,
         )

@@ -43,13 +43,13 @@ class Process:
         #: Called once, when the process has died.
         self.on_death: Callable[[], None] = lambda: None
         #: Steps until `_ambush` strikes, 0 for never.
-        self._steps_left = 0
+        self.steps_left = 0
         self._ambush: Callable[[], None] = lambda: None
         self._waiting: deque[tuple[Action, tuple[Any, ...]]] = deque()
 
     def schedule(self, delay_ns: int, action: Action, *arguments: Any) -> None:
         """Let a thread of this process do something."""
-        self.world.after(delay_ns, self.run, action, *arguments)
+        self.world.put(delay_ns, self.run, (action, *arguments))
 
     def run(self, action: Action, *arguments: Any) -> None:
         """Now, or once it is thawed, or never."""
@@ -71,15 +71,14 @@ class Process:
         return self.world.between(*POOL_DELAY_NS) * times + self.pool_extra_ns()
 
     def count_step(self) -> None:
-        """Between two steps of the event loop."""
-        if self._steps_left:
-            self._steps_left -= 1
-            if not self._steps_left:
-                self._ambush()
+        """Between two steps of the event loop, while `steps_left` is not 0."""
+        self.steps_left -= 1
+        if not self.steps_left:
+            self._ambush()
 
     def strike_after(self, steps: int, ambush: Callable[[], None]) -> None:
         """Let something happen to this process after so many steps of its event loop."""
-        self._steps_left, self._ambush = steps, ambush
+        self.steps_left, self._ambush = steps, ambush
 
     def die(self) -> None:
         if self.alive:

@@ -22,6 +22,9 @@ class Totals:
     epochs: int = 0
     frames: int = 0
     take_overs: int = 0
+    loads: int = 0
+    matched: int = 0
+    vm_take_overs: int = 0
     virtual_s: float = 0.0
     failed: list[int] = field(default_factory=list)
     faults: Counter[Kind] = field(default_factory=Counter)
@@ -33,6 +36,9 @@ class Totals:
         self.epochs += result.epochs
         self.frames += result.frames
         self.take_overs += result.take_overs
+        self.loads += result.loads
+        self.matched += result.matched
+        self.vm_take_overs += result.vm_take_overs
         self.virtual_s += result.virtual_ns / 1e9
         self.faults.update(fault.kind for fault in result.plan)
         self.coverage.update(result.coverage)
@@ -46,6 +52,11 @@ class Totals:
             f"{self.seeds} seeds: {self.epochs} epochs committed, {sum(self.faults.values())} faults, "
             f"{self.take_overs} take-overs, {self.frames} frames out, {self.virtual_s:.0f} s of the pair's time"
         )
+        if self.loads:
+            yield (
+                f"COLO: {self.loads} loads of the second VM, {self.matched} frames left because both had said them, "
+                f"{self.vm_take_overs} take-overs by it"
+            )
         yield f"{elapsed_s:.0f} s, {self.epochs / elapsed_s:.0f} epochs/s"
         yield f"{len(self.coverage)} pairs of a state and an event"
         yield f"broken promises: {len(self.failed)}" + (f", seeds {self.failed}" if self.failed else "")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 from replicator.sim.faults import Fault, draw_plan
 from replicator.sim.scenario import Scenario
-from replicator.sim.settings import draw_settings
+from replicator.sim.settings import Modes, draw_settings
 from replicator.sim.simulation import Result, Simulation
 
 SHRINK_RUNS_MAX = 80
 SEEDS_A_JOB = 8
+#: Objects that a worker makes before it looks for those that hold each other.
+GARBAGE_MAX = 50_000
 
 
-def scenario_of(seed: int) -> Scenario:
+def scenario_of(seed: int, modes: Modes = Modes.REMUS) -> Scenario:
     """What a seed stands for."""
-    return Scenario(seed, draw_settings(seed), tuple(draw_plan(seed)))
+    settings = draw_settings(seed, modes)
+    return Scenario(seed, settings, tuple(draw_plan(seed, is_colo=settings.is_colo)))
 
 
 def run_scenario(scenario: Scenario, plan: Sequence[Fault] | None = None) -> Result:
@@ -26,8 +31,8 @@ def run_scenario(scenario: Scenario, plan: Sequence[Fault] | None = None) -> Res
     return Simulation(scenario.seed, scenario.plan if plan is None else plan, scenario.settings).run()
 
 
-def run_seed(seed: int) -> Result:
-    return run_scenario(scenario_of(seed))
+def run_seed(seed: int, modes: Modes = Modes.REMUS) -> Result:
+    return run_scenario(scenario_of(seed, modes))
 
 
 def shrink(scenario: Scenario, result: Result) -> Result:
@@ -45,13 +50,21 @@ def shrink(scenario: Scenario, result: Result) -> Result:
     return smallest
 
 
-def run_many(seeds: range, jobs: int) -> Iterator[Result]:
+def run_many(seeds: range, jobs: int, modes: Modes = Modes.REMUS) -> Iterator[Result]:
     """In the order of the seeds, in processes side by side."""
+    run_one = partial(run_seed, modes=modes)
     if jobs <= 1:
-        yield from map(run_seed, seeds)
+        yield from map(run_one, seeds)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=hush) as pool:
-        yield from pool.map(run_seed, seeds, chunksize=SEEDS_A_JOB)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
+        yield from pool.map(run_one, seeds, chunksize=SEEDS_A_JOB)
+
+
+def begin_worker() -> None:
+    """A process that does nothing but runs: what was imported stays, and of a run little is left in circles."""
+    hush()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_MAX)
 
 
 def hush() -> None:

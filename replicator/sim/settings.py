@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
 from replicator.service.config import (
     ArbiterSection,
+    ColoSection,
     DaemonConfig,
     EndpointSection,
     EpochSection,
     GuestSection,
     HeartbeatSection,
     KeysSection,
+    Mode,
     NodeSection,
     SyncSection,
 )
@@ -24,6 +27,16 @@ from replicator.units import NS_PER_MS
 MAX_TIME_S = 1
 #: Of runs, those whose links are sealed.
 SEALED_SHARE = 0.6
+#: Of runs in mixed modes, those that do COLO.
+COLO_SHARE = 0.5
+
+
+class Modes(Enum):
+    """Which seeds do what; the same seed in Remus is always the same run."""
+
+    REMUS = "remus"
+    COLO = "colo"
+    MIXED = "mixed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +68,44 @@ class Settings:
     min_remaining_pages: int = 6
     #: Orders of the operator to move the guest.
     switchovers: int = 0
+    mode: str = "remus"
+    #: Of both guests, in a burst: that it takes in entropy and parts from the other one.
+    divergence: float = 0.0
+    checkpoint_min_ms: int = 2
+    checkpoint_max_ms: int = 40
+    differences_max: int = 8
+    retry_ms: int = 300
+    #: Committed epochs that a run has at least.
+    epochs_min: int = 200
     workload: Workload = field(default_factory=Workload)
 
+    @property
+    def is_colo(self) -> bool:
+        return self.mode == Mode.COLO.value
 
-def draw_settings(seed: int) -> Settings:
+
+def draw_settings(seed: int, modes: Modes = Modes.REMUS) -> Settings:
+    settings = _draw_settings(seed)
+    rng = random.Random(f"colo {seed}")
+    is_drawn = rng.random() < COLO_SHARE
+    return _do_colo(settings, rng) if modes is Modes.COLO or (modes is Modes.MIXED and is_drawn) else settings
+
+
+def _do_colo(settings: Settings, rng: random.Random) -> Settings:
+    """Checkpoints come often, and an epoch of both guests lasts longer than one of Remus."""
+    return replace(
+        settings,
+        mode=Mode.COLO.value,
+        divergence=rng.choice((0.0, 0.003, 0.01, 0.04)),
+        checkpoint_min_ms=rng.choice((0, 2, 6)),
+        checkpoint_max_ms=rng.choice((12, 25, 50)),
+        differences_max=rng.choice((0, 4, 12)),
+        retry_ms=rng.choice((60, 250)),
+        epochs_min=100,
+    )
+
+
+def _draw_settings(seed: int) -> Settings:
     rng = random.Random(f"settings {seed}")
     workload = Workload(
         pages=rng.choice((12, 32, 48)),
@@ -105,6 +152,7 @@ def make_config(settings: Settings, name: str, peer: str, state_dir: Path) -> Da
             interval_max_ms=settings.interval_max_ms,
             goal=settings.goal,
             early_pages=settings.early_pages,
+            mode=settings.mode,
         ),
         SyncSection(
             settings.max_downtime_ms,
@@ -112,5 +160,11 @@ def make_config(settings: Settings, name: str, peer: str, state_dir: Path) -> Da
             settings.min_remaining_pages,
             MAX_TIME_S,
             settings.on_busy,
+        ),
+        colo=ColoSection(
+            settings.checkpoint_min_ms,
+            settings.checkpoint_max_ms,
+            settings.differences_max,
+            settings.retry_ms,
         ),
     )

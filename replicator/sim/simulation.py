@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
+from typing import Any
 
+from replicator.engine.colo import Colo
 from replicator.engine.effects import HandOver
 from replicator.engine.events import Event
 from replicator.engine.primary import PrimaryMachine
 from replicator.engine.secondary import SecondaryMachine
+from replicator.engine.secondary_vm import Vm
 from replicator.service.views import Role
 from replicator.sim import deeds
 from replicator.sim.clients import Clients
@@ -27,8 +29,8 @@ from replicator.sim.settings import Settings
 from replicator.sim.witness import Witness
 from replicator.units import NS_PER_MS
 
-#: Which machine it is, what states its parts are in, and what else there is to say.
-State = tuple[str, tuple[Enum, ...], str]
+#: Which machine it is, and what states its parts are in.
+State = tuple[Any, ...]
 
 #: C7: within this time after the last fault the pair is protected again.
 SETTLE_NS = 12_000 * NS_PER_MS
@@ -45,6 +47,10 @@ class Result:
     frames: int
     virtual_ns: int
     take_overs: int
+    #: In COLO: loads of the second VM, and frames that left because both had said them.
+    loads: int = 0
+    matched: int = 0
+    vm_take_overs: int = 0
     trace: tuple[str, ...] = ()
     coverage: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -87,11 +93,14 @@ class Simulation:
 
     def _go_on(self) -> None:
         """Until a promise is broken, or the pair has come to rest after the last fault."""
-        judge, world = self._judge, self._world
-        deadline_ns = self._faults_over_ns + SETTLE_NS
+        judge, world, has_settled = self._judge, self._world, self._witness.has_settled
+        faults_over_ns = self._faults_over_ns
+        deadline_ns = faults_over_ns + SETTLE_NS
         while judge.violation is None:
             world.step()
-            if world.now_ns > self._faults_over_ns and self._witness.has_settled():
+            if world.now_ns <= faults_over_ns:
+                continue
+            if has_settled():
                 break
             if world.now_ns > deadline_ns:
                 words = self._witness.words()
@@ -111,6 +120,9 @@ class Simulation:
             judge.frames_left,
             world.now_ns,
             judge.take_overs,
+            judge.twins.loads,
+            judge.twins.matched,
+            judge.twins.take_overs,
             tuple(world.read_trace()) if violation else (),
             self._describe_coverage(),
         )
@@ -126,10 +138,10 @@ class Simulation:
 
     def _watch(self, host: str, role: Role, happening: object) -> None:
         self._world.note(host, happening)
-        if isinstance(happening, HandOver):
-            self._witness.check_emptied(host)
         if isinstance(happening, Event):
             self._met[state_of(role.machine), type(happening)] += 1
+        elif isinstance(happening, HandOver):
+            self._witness.check_emptied(host)
 
     def _describe_coverage(self) -> Counter[tuple[str, str]]:
         return Counter(
@@ -138,12 +150,21 @@ class Simulation:
 
 
 def state_of(machine: PrimaryMachine | SecondaryMachine) -> State:
-    """The part of a machine's state that decides what an event leads to."""
+    """The part of a machine's state that decides what an event leads to, by the values of enums: members are slow to hash."""
     if isinstance(machine, PrimaryMachine):
-        return "primary", (machine.life, machine.link, machine.bar, machine.pipeline.step), ""
-    return "secondary", (machine.life, machine.replica), ", receiving" if machine.receiving else ""
+        step = machine.pipeline.step
+        state = "primary", machine.life._value_, machine.link._value_, machine.bar._value_, step._value_
+        return state if machine.colo is None else (*state, _state_of_colo(machine.colo))
+    vm = () if machine.vm.state is Vm.NONE else (f"vm {machine.vm.state._value_}",)
+    return "secondary", machine.life._value_, machine.replica._value_, *vm, machine.receiving is not None
+
+
+def _state_of_colo(colo: Colo) -> str:
+    return "comparing" if colo.compared_from is not None else colo.state._value_
 
 
 def describe_state(state: State) -> str:
-    side, parts, more = state
-    return f"{side} {', '.join(part.value for part in parts)}{more}"
+    side, *parts = state
+    if side == "secondary" and parts.pop():
+        parts[-1] += ", receiving"
+    return f"{side} {', '.join(parts)}"

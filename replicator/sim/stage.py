@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from replicator.sim.arbiter import ArbiterServer
+from replicator.sim.frame_line import FrameExchange
 from replicator.sim.judge import Judge
 from replicator.sim.network import Network
 from replicator.sim.sealing import SealingAudit
@@ -24,6 +25,7 @@ class Stage:
         self.server = ArbiterServer(world, settings.ttl_ms)
         self.judge = Judge(world, self.server)
         self.network = Network(world, HOSTS, SealingAudit(self.judge.accuse), sealed=settings.sealed)
+        self.frames = FrameExchange(self.network)
         self._lineages = 0
 
     def next_lineage(self) -> int:

@@ -17,11 +17,15 @@ from replicator.arbiter.base import ArbiterRecord, Lease
 from replicator.arbiter.rules import Rule
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
+from replicator.engine.compare.compared_output import ComparedOutput
+from replicator.engine.compare.datagram_flow import DatagramFlow
+from replicator.engine.compare.events import SecondarySaid
 from replicator.engine.effects import Effect
 from replicator.engine.hand_over import HandOver
 from replicator.engine.output import OutputMachine, OutputMode
 from replicator.engine.primary import Bar, Link, PrimaryMachine
 from replicator.engine.secondary import SecondaryMachine
+from replicator.engine.secondary_vm import VmKeeper
 from replicator.link import sealing
 from replicator.link.bulk import Frames
 from replicator.link.sealing import BulkKeys, Opener
@@ -50,11 +54,15 @@ from replicator.wire.session import NO_SHARE, Hello
 Plant = Callable[[pytest.MonkeyPatch], None]
 #: Name -> the promises of which one must be found broken, and the planting.
 PLANTED: dict[str, tuple[set[str], Plant]] = {}
+#: Those that only a pair which does COLO can have.
+OF_COLO: set[str] = set()
 
 
-def planted(*promises: str) -> Callable[[Plant], Plant]:
+def planted(*promises: str, in_colo: bool = False) -> Callable[[Plant], Plant]:
     def register(plant: Plant) -> Plant:
         PLANTED[plant.__name__] = (set(promises), plant)
+        if in_colo:
+            OF_COLO.add(plant.__name__)
         return plant
 
     return register
@@ -400,6 +408,60 @@ def a_replica_that_outlives_its_guest(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Daemon, "_give_up_replica", keep)
     patch.setattr(Daemon, "_distrust_older", lambda _, __: None)
+
+
+# COLO.
+
+
+@planted("C1", "C4", in_colo=True)
+def output_leaves_that_only_the_primary_has_said(patch: pytest.MonkeyPatch) -> None:
+    def say_primary(self: DatagramFlow, frame_id: int, *_: object) -> None:
+        self._matched.append(frame_id)
+
+    patch.setattr(DatagramFlow, "say_primary", say_primary)
+
+
+@planted("C1", "C4", in_colo=True)
+def what_the_vm_said_in_a_closed_epoch_is_compared_in_the_next(patch: pytest.MonkeyPatch) -> None:
+    """It was ahead of the primary's guest, and is another guest now, or none."""
+    original = ComparedOutput.hear
+
+    def hear(self: ComparedOutput, event: Any, now_ns: int) -> None:
+        if isinstance(event, SecondarySaid):
+            event = replace(event, epoch=self._open_epoch())
+        original(self, event, now_ns)
+
+    patch.setattr(ComparedOutput, "hear", hear)
+
+
+@planted("C3", "C5", in_colo=True)
+def pages_that_the_vm_has_written_are_not_owed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(OwedLedger, "owe", lambda self, pfns: None)
+
+
+@planted("C3", in_colo=True)
+def bases_are_kept_for_pages_that_the_vm_has_written(patch: pytest.MonkeyPatch) -> None:
+    """What comes out is not looked at any more, neither the part nor the epoch."""
+    patch.setattr(PartEncoder, "forget_pages", lambda self, pfns: None)
+    patch.setattr(part_decoder, "xxhash", SimpleNamespace(xxh3_64_digest=lambda part: mock.ANY))
+    patch.setattr(OpenEpoch, "verify", lambda self, parts, size, digest: None)
+
+
+@planted("C3", "C4", in_colo=True)
+def a_replica_that_a_vm_runs_on_is_promoted_as_an_epoch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ReplicaStore, "mark_vm", lambda self: None)
+    patch.setattr(VmKeeper, "owns_replica", property(lambda self: False))
+
+
+@planted("C3", in_colo=True)
+def a_vm_runs_on_while_the_next_epoch_is_stored(patch: pytest.MonkeyPatch) -> None:
+    original = VmKeeper.stand_still
+
+    def stand_still(self: VmKeeper) -> list[Effect]:
+        original(self)
+        return []
+
+    patch.setattr(VmKeeper, "stand_still", stand_still)
 
 
 # What is said.

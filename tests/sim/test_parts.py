@@ -10,7 +10,7 @@ import pytest
 
 from replicator.link.sealing import BulkKeys
 from replicator.sim.clocks import HostClock
-from replicator.sim.faults import Kind, draw_plan
+from replicator.sim.faults import OF_COLO, Kind, draw_plan
 from replicator.sim.network import flip_anywhere, flip_payload
 from replicator.sim.process import Process
 from replicator.sim.sealing import SealingAudit
@@ -157,5 +157,6 @@ def test_a_share_is_drawn_apart_from_chance() -> None:
 def test_plans_have_faults_enough_and_use_every_kind() -> None:
     plans = [draw_plan(seed) for seed in range(200)]
     assert all(len(plan) >= 5 for plan in plans)
-    assert {fault.kind for plan in plans for fault in plan} == set(Kind)
+    assert {fault.kind for plan in plans for fault in plan} == set(Kind) - OF_COLO
     assert plans[3] == draw_plan(3)
+    assert {fault.kind for seed in range(200) for fault in draw_plan(seed, is_colo=True)} == set(Kind)
