@@ -118,10 +118,12 @@ def test_an_ear_without_a_guest_is_deaf_and_says_so() -> None:
 def test_an_ear_hears_what_came_in_after_it_began() -> None:
     """On loopback each frame leaves and comes in: only the second counts, and only with the guest's MAC."""
     mac = "02:00:00:64:72:11"
-    with GuestEar([mac]) as ear, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as speaker:
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with GuestEar([mac]) as ear, GuestEar([mac]) as witness, raw as speaker:
         speaker.bind(("lo", 0))
         frame = b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) + b"\x88\xb5" + bytes(46)
         speaker.send(frame)
+        assert witness.wait(5.0, since_ns=0) is not None, "it has come in"
         began_ns = time.time_ns()
         assert ear.wait(0.1, since_ns=began_ns) is None
         speaker.send(frame[:6] + bytes.fromhex("020000647212") + frame[12:])
