@@ -7,8 +7,9 @@ SYSTEM_PACKAGES := gcc libc6-dev liblz4-dev python3-dev python3-venv qemu-system
 
 .PHONY: test pure-test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
-# Pure ones side by side; those with daemons, networks and VMs one after the other, for they disturb each other.
-PURE_TESTS := $(addprefix tests/,compare engine fuzz memory native observe sim store stream wire)
+# Those that keep to themselves side by side; those with daemons, networks and VMs one after the other, for they disturb
+# each other.
+PURE_TESTS := $(addprefix tests/,arbiter compare engine fuzz memory native observe sim store stream wire)
 OTHER_TESTS := $(filter-out $(PURE_TESTS),$(patsubst %/,%,$(wildcard tests/[a-z]*/)) $(wildcard tests/test_*.py))
 
 test: pure-test

@@ -14,9 +14,9 @@ from replicator.sim.settings import Modes
 from replicator.sim.simulation import Result
 
 FIXED = range(200)
-FRESH = 100
+FRESH = 60
 FIXED_COLO = range(40)
-FRESH_COLO = 20
+FRESH_COLO = 10
 JOBS = 2
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 
