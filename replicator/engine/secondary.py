@@ -65,6 +65,7 @@ class SecondaryMachine:
         self.primary_alive = False
         #: The arbiter refused this replica; only a new epoch changes that.
         self.barred = False
+        self._heard_since_barred = False
         #: The epoch at which the primary has handed over, while that is not settled.
         self._handed: Epoch | None = None
         self._open: Epoch | None = None
@@ -252,16 +253,26 @@ class SecondaryMachine:
 
     def _on_peer_silent(self, _: ev.PeerSilent, __: int) -> list[Effect]:
         self.primary_alive = False
-        if not self._has_arbiter or self.life is not Life.FOLLOWING or not self.committed or self.barred:
+        if (
+            not self._has_arbiter
+            or self.life is not Life.FOLLOWING
+            or not self.committed
+            or self._is_still_barred
+        ):
             return self._abort_open()
         return [*self._abort_open(), *self._ask(force=False)]
+
+    @property
+    def _is_still_barred(self) -> bool:
+        """As far as is known: a primary that came back for a moment may have lifted the bar."""
+        return self.barred and not self._heard_since_barred
 
     def _ask(self, *, force: bool) -> list[Effect]:
         self.life = Life.ASKING
         return [fx.TakeOver(self.session, self.committed, force)]
 
     def _on_peer_spoke(self, _: ev.PeerSpoke, __: int) -> list[Effect]:
-        self.primary_alive = True
+        self.primary_alive = self._heard_since_barred = True
         if self.life is not Life.ASKING or self._handed is not None:
             return []
         self.life = Life.FOLLOWING
@@ -287,7 +298,7 @@ class SecondaryMachine:
     def _on_refused(self, event: ev.TakeOverRefused, _: int) -> list[Effect]:
         if self.life is Life.ASKING:
             self.life = Life.FOLLOWING
-        self.trouble, self.barred = event.reason, True
+        self.trouble, self.barred, self._heard_since_barred = event.reason, True, False
         return self._answer_handed(False, event.reason)
 
     def _answer_handed(self, taken: bool, detail: str) -> list[Effect]:

@@ -7,6 +7,7 @@ Renewing the lease is the keeper's (arbiter/keeper.py). Nothing here knows why s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -43,6 +44,13 @@ class ArbiterRequests:
             await self._ask(lambda: arbiter.release(lease, hand_over=True), ev.StandDownSettled())
         else:
             await self._ask(lambda: arbiter.go_alone(lease), ev.StandDownSettled())
+
+    async def settle(self) -> None:
+        """Returns once what was asked before is answered, within the arbiter's own bounds and those of a lease."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._parts.arbiter.ttl_ms / 1000):
+                async with self._asking:
+                    pass
 
     async def hand_over(self) -> None:
         """Mute from before the transaction on, whatever becomes of it."""

@@ -273,6 +273,9 @@ class PrimaryRole:
     async def _end_guest(self, graceful: bool) -> None:
         if graceful:
             await self._guest.shut_down()
+        else:
+            # The replica may go on only if the bar is known to be lifted, which may have been asked a moment ago.
+            await self._requests.settle()
         await self._finish(self.machine.trouble or "ended")
 
     async def _finish(self, reason: str) -> None:

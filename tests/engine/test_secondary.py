@@ -129,6 +129,14 @@ def test_silence_in_mid_epoch_throws_the_open_epoch_away():
     assert play(ev.PeerSilent()) == [fx.AbortStore(), fx.TakeOver(SESSION, 1, force=False)]
 
 
+def test_a_barred_replica_asks_again_when_the_primary_was_heard_meanwhile():
+    """Found by the simulator: the primary came back for a moment, lifted the bar, and its guest died."""
+    play = make_whole()
+    play(ev.PeerSilent(), ev.TakeOverRefused("the primary went alone"), ev.PeerSpoke())
+    assert play.machine.barred, "until the arbiter says otherwise"
+    assert kinds(play(ev.PeerSilent())) == [fx.TakeOver]
+
+
 def test_a_barred_replica_asks_no_more_until_a_new_epoch():
     play = make_whole()
     play(ev.PeerSilent(), ev.TakeOverRefused("the primary went alone"))
