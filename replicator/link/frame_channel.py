@@ -13,6 +13,7 @@ note of them, so `has_news` is to be asked before waiting."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
@@ -39,7 +40,7 @@ _POLLOUT: Final = int(zmq.POLLOUT)
 _NO_ROOM: Final = "the other relay does not take its frames"
 
 
-class _Channel:
+class _Channel(ABC):
     """One end with its socket."""
 
     def __init__(self, context: Context, socket: Socket, numbers: FrameNumbers) -> None:
@@ -97,9 +98,11 @@ class _Channel:
     def _send_to_peer(self, data: bytes) -> None:
         self._socket.send(data, _NOBLOCK)
 
+    @abstractmethod
     def _take(self, frames: list[bytes]) -> FrameMessage | None:
-        raise NotImplementedError
+        """The message in what came in, if it is one for this end."""
 
+    @abstractmethod
     def _look_around(self) -> None:
         """See to what is not a message."""
 
