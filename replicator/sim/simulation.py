@@ -34,6 +34,9 @@ State = tuple[Any, ...]
 
 #: C7: within this time after the last fault the pair is protected again.
 SETTLE_NS = 12_000 * NS_PER_MS
+#: And within this one it has committed the epochs of a run: where each epoch of a small staging needs several passes,
+#: and a hung guest has cost seconds, that takes longer.
+EPOCHS_NS = 3 * SETTLE_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ class Simulation:
 
     def _go_on(self) -> None:
         """Until a promise is broken, or the pair has come to rest after the last fault."""
-        judge, world, has_settled = self._judge, self._world, self._witness.has_settled
+        judge, world, witness = self._judge, self._world, self._witness
+        has_settled = witness.has_settled
         faults_over_ns = self._faults_over_ns
         deadline_ns = faults_over_ns + SETTLE_NS
         while judge.violation is None:
@@ -102,9 +106,13 @@ class Simulation:
                 continue
             if has_settled():
                 break
-            if world.now_ns > deadline_ns:
-                words = self._witness.words()
-                judge.accuse("C7", f"not protected {SETTLE_NS // NS_PER_MS} ms after the faults: {words}")
+            if world.now_ns <= deadline_ns:
+                continue
+            if witness.is_calm() and world.now_ns <= faults_over_ns + EPOCHS_NS:
+                deadline_ns = world.now_ns + SETTLE_NS // 12
+                continue
+            passed_ms = (world.now_ns - faults_over_ns) // NS_PER_MS
+            judge.accuse("C7", f"not protected {passed_ms} ms after the faults: {witness.words()}")
 
     def _sum_up(self) -> Result:
         judge, world = self._judge, self._world

@@ -147,11 +147,13 @@ class Witness:
 
     def has_settled(self) -> bool:
         """Whether the run is long enough, and the pair has been protected for a while."""
-        judge = self._judge
-        settings = self._pair.stage.settings
-        if self._calm_since is None or judge.commits < settings.epochs_min:
+        return self._judge.commits >= self._pair.stage.settings.epochs_min and self.is_calm()
+
+    def is_calm(self) -> bool:
+        """Whether the pair has been protected for a while."""
+        if self._calm_since is None:
             return False
-        if settings.is_colo and not (self._does_colo and self._has_voice()):
+        if self._pair.stage.settings.is_colo and not (self._does_colo and self._has_voice()):
             return False
-        is_calm = judge.commits >= self._calm_commits + CALM_EPOCHS
+        is_calm = self._judge.commits >= self._calm_commits + CALM_EPOCHS
         return is_calm and all(host.alive for host in self._pair.hosts.values())
