@@ -1,6 +1,6 @@
 """The primary's side of a COLO pair: a relay's core whose output is compared, with a channel to the secondary's relay.
 
-Inputs go into the channel before the guest here gets them. What comes out of it is the secondary's word, and goes to
+Inputs go into the channel before the guest here gets them, and later, gathered, to whoever keeps the replica's log. What comes out of it is the secondary's word, and goes to
 `ComparedOutput`. A channel that breaks ends the comparison at once: what is held waits for its commit, so nothing can
 leave for which the secondary's word is missing. No sockets here and no threads, as in `output.core`."""
 
@@ -26,6 +26,7 @@ from replicator.output.colo_base import ColoCallbacks
 from replicator.output.core import TURN_FRAMES_MAX, NicPort, RelayCore, boottime_ns
 from replicator.output.frame_channel import FrameChannel
 from replicator.output.inputs import CostTable
+from replicator.output.late_copies import LATE_NS, LateCopies
 from replicator.units import Epoch
 from replicator.wire import frames as wire
 
@@ -55,6 +56,8 @@ class ColoCore(RelayCore):
         #: Called with a channel before it is closed.
         self.before_close: Callable[[FrameChannel], None] = lambda _: None
         self._tick_at_ns = 0
+        #: Inputs that went into the channel, for the replica's log.
+        self._copies = LateCopies()
 
     @property
     def channel(self) -> FrameChannel | None:
@@ -67,7 +70,9 @@ class ColoCore(RelayCore):
     @property
     def look_in_ns(self) -> int | None:
         """In how long `pass_time` is due at the latest; None when nothing waits for it."""
-        return TICK_NS if self._compared.is_waiting else None
+        if self._compared.is_waiting:
+            return TICK_NS
+        return None if self._copies.due_ns is None else LATE_NS
 
     # The channel.
 
@@ -82,6 +87,7 @@ class ColoCore(RelayCore):
         if channel is not None:
             self.before_close(channel)
             channel.close()
+        self._send_copies()
         self._compared.forget_secondary()
         self._say_if_held()
 
@@ -95,6 +101,8 @@ class ColoCore(RelayCore):
             self._tick_at_ns = now_ns + TICK_NS
             self._compared.hear(TimePassed(), now_ns)
             self._carry_wants()
+        if self._copies.due_ns is not None and now_ns >= self._copies.due_ns:
+            self._send_copies()
 
     # Comparing.
 
@@ -144,6 +152,8 @@ class ColoCore(RelayCore):
 
     def restart_inputs(self) -> None:
         """Of a new session, which needs a channel of its own."""
+        # They are of the session before.
+        self._copies.take()
         super().restart_inputs()
         self.detach()
         self._compared.restart_inputs()
@@ -157,7 +167,14 @@ class ColoCore(RelayCore):
         now_ns = self._clock()
         for seq, frame in enumerate(frames, session_seq):
             self._compared.hear(InputArrived(seq, frame.nic, frame.data), now_ns)
-        super()._mirror(first_seq, frames)
+        self._copies.add(first_seq, frames, now_ns)
+        if self._copies.is_full or self._channel is None or not self._channel.is_open:
+            self._send_copies()
+
+    def _send_copies(self) -> None:
+        first_seq, frames = self._copies.take()
+        for start in range(0, len(frames), TURN_FRAMES_MAX):
+            super()._mirror(first_seq + start, frames[start : start + TURN_FRAMES_MAX])
 
     def _lasting_shifts(self) -> Sequence[wire.LastingShifts]:
         """What the secondary needs to know of connections that are older than this primary: nothing."""

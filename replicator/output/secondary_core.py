@@ -32,8 +32,9 @@ from replicator.output.inputs import CostTable, Numbered
 from replicator.units import NS_PER_MS, Epoch
 from replicator.wire import frames as wire
 
-#: How long a confirmation of inputs may wait for words of the guest to travel with. Most inputs are answered.
-CONFIRM_NS: Final = NS_PER_MS
+#: How long a confirmation of inputs may wait for words of the guest to travel with. Most inputs are answered, and a
+#: guest's answer takes a few ms where it shares its processor with another.
+CONFIRM_NS: Final = 5 * NS_PER_MS
 #: Newest inputs in which acknowledgements are looked for at a take-over.
 _ACKS_FRAMES_MAX: Final = 4096
 

@@ -13,7 +13,8 @@ from output_tools import ETHERTYPE, GUEST_MAC
 from replicator.compare import Guard, load_comparer
 from replicator.deadline import SharedDeadline
 from replicator.engine.compare.effects import AskCheckpoint
-from replicator.engine.output import OutputMode
+from replicator.engine.output import Frame, OutputMode
+from replicator.output.base import RelayCallbacks
 from replicator.output.colo_base import ColoCallbacks
 from replicator.output.colo_memory import MemoryColo, MemoryColoOutput, MemorySecondary
 from replicator.output.frame_channel_memory import Carry, make_memory_pair
@@ -53,10 +54,15 @@ class ColoPair:
         self.now_ns = 0
         self.deadline = SharedDeadline(FOREVER)
         self.heard = Side(), Side()
+        #: (number, frame) as they reached the replica's log.
+        self.mirrored: list[tuple[int, Frame]] = []
         self.primary: MemoryColo = MemoryColoOutput(
             [MemoryPort()],
             make_guard(),
             deadline=self.deadline,
+            callbacks=RelayCallbacks(
+                on_input=lambda first, frames: self.mirrored.extend(enumerate(frames, first))
+            ),
             colo=self.heard[0].callbacks(),
             mode=OutputMode.HOLD,
             clock=self.clock,

@@ -30,8 +30,9 @@ from replicator.errors import InvariantError
 from replicator.limits import FRAME_BYTES_MAX
 from replicator.output.colo_memory import MemoryColo
 from replicator.output.frame_channel_memory import MemoryFrameChannel
+from replicator.output.late_copies import LATE_NS
 from replicator.output.secondary_core import CONFIRM_NS
-from replicator.units import Epoch
+from replicator.units import NS_PER_MS, Epoch
 from replicator.wire import frames as wire
 
 
@@ -83,9 +84,47 @@ def test_inputs_are_confirmed_in_time_though_the_secondary_says_nothing() -> Non
     pair.primary.guest_sends(arp_frame())
     assert left(pair.primary) == []
     assert pair.secondary.look_in_ns == CONFIRM_NS
-    pair.pass_time(1)
+    pair.pass_time(CONFIRM_NS / NS_PER_MS)
     assert left(pair.primary) == [arp_frame()]
     assert pair.secondary.look_in_ns is None
+
+
+def test_inputs_in_the_channel_reach_the_replicas_log_late_but_all_and_in_order() -> None:
+    pair = comparing()
+    inputs = pair.mirrored
+    before = len(inputs)
+    frames = [ask(0, number) for number in range(40)]
+    for frame in frames[:20]:
+        pair.primary.network_sends(frame)
+    assert inputs[before:] == []
+    assert pair.primary.look_in_ns is not None
+    pair.pass_time(LATE_NS / NS_PER_MS)
+    for frame in frames[20:30]:
+        pair.primary.network_sends(frame)
+    assert [frame.data for _, frame in inputs[before:]] == frames[:20]
+    pair.primary.detach()
+    for frame in frames[30:]:
+        pair.primary.network_sends(frame)
+    assert [frame.data for _, frame in inputs[before:]] == frames
+    numbers = [seq for seq, _ in inputs]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_inputs_that_wait_for_the_replicas_log_are_bounded() -> None:
+    pair = comparing()
+    inputs = pair.mirrored
+    for number in range(300):
+        pair.primary.network_sends(ask(0, number))
+    assert 200 < len(inputs) < 300
+
+
+def test_no_input_of_an_older_session_is_mirrored_in_a_new_one() -> None:
+    pair = comparing()
+    pair.primary.network_sends(ask(0, 1))
+    before = len(pair.mirrored)
+    pair.primary.restart_inputs()
+    pair.pass_time(LATE_NS / NS_PER_MS)
+    assert len(pair.mirrored) == before
 
 
 def test_words_of_the_secondary_confirm_inputs_too() -> None:
