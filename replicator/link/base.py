@@ -46,7 +46,7 @@ from replicator.wire.session import (
 
 #: `Received.peer_id` of what comes from the peer that we connected to.
 CONNECTED_PEER = b""
-_REPLIES = (KeyShare, HelloReply, Ack, Abort, CheckpointWord, HandOverReply)
+_REPLIES = frozenset({KeyShare, HelloReply, Ack, Abort, CheckpointWord, HandOverReply})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def pack(
     kind = kind_of(message)
     if channel_of(message) is not channel:
         raise LocalWireError(f"does not belong on the {channel.value} channel", record=kind)
-    if isinstance(message, _REPLIES) is not reply:
+    if (type(message) in _REPLIES) is not reply:
         raise LocalWireError("sent in the wrong direction", record=kind)
     if payload_bytes(message) != (None if payload is None else memoryview(payload).nbytes):
         raise LocalWireError("the payload is not as long as the message says", record=kind)
@@ -242,7 +242,7 @@ def unpack(
         if not 1 <= len(frames) <= 2:
             raise RemoteWireError(f"message of {len(frames)} frames; there are one or two")
         message = decode(frames[0], channel)
-        if channel is not Channel.HEARTBEAT and isinstance(message, _REPLIES) is not reply:
+        if channel is not Channel.HEARTBEAT and (type(message) in _REPLIES) is not reply:
             raise RemoteWireError("came from the wrong direction", record=kind_of(message))
         payload = frames[1] if len(frames) == 2 else None
         check_payload(message, None if payload is None else len(payload))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from functools import partial
 
 from replicator.errors import TransportError
@@ -148,13 +148,12 @@ class SimLink(Listener):
         self.process.schedule(self._network.world.between(*REDIAL_NS), self._redial, self._dial_number)
 
     async def send(self, message: Message, payload: memoryview | bytes | None = None) -> None:
-        frames = pack(message, payload, Channel.CONTROL, reply=False)
-        await self._send("control", lambda: frames)
+        await self._send("control", pack(message, payload, Channel.CONTROL, reply=False))
 
     async def send_bulk(self, header: Message, payload: memoryview | bytes | None = None) -> None:
         frames = pack(header, payload, Channel.BULK, reply=False)
         self._sender.check()
-        await self._send("bulk", lambda: self._wrap(frames))
+        await self._send("bulk", frames)
 
     def _wrap(self, frames: Frames) -> Frames:
         wrapped = self._sender.wrap(frames)
@@ -172,13 +171,27 @@ class SimLink(Listener):
         self._receiver.open_with(keys)
         self._opening = keys
 
-    async def _send(self, name: str, make_frames: Callable[[], Frames]) -> None:
+    async def _send(self, name: str, frames: Frames) -> None:
+        """One after the other, in the order of the calls."""
         connection = self._dialled
+        if connection is None:
+            raise TransportError("no connection to the peer")
+        pipe = connection.pipes[name]
+        if pipe.senders or connection.closed or not pipe.has_room:
+            pipe.senders += 1
+            try:
+                await self._wait_for_room(connection, name)
+            finally:
+                pipe.senders -= 1
+        connection.send(pipe, self._wrap(frames) if name == "bulk" else frames)
+
+    async def _wait_for_room(self, connection: Connection, name: str) -> None:
+        pipe = connection.pipes[name]
         async with self._turns[name]:
-            while connection is not None and not connection.closed and connection is self._dialled:
-                if connection.pipes[name].has_room:
-                    connection.send(name, make_frames())
+            while not connection.closed and connection is self._dialled:
+                if pipe.has_room:
                     return
+                pipe.is_awaited = True
                 self._room.clear()
                 await self._room.wait()
         raise TransportError("no connection to the peer")
@@ -199,9 +212,10 @@ class SimLink(Listener):
         connection = self._incoming.get(peer_id)
         if connection is None or connection.closed:
             raise TransportError("the peer that should get a reply is gone")
-        if not connection.pipes["replies"].has_room:
+        replies = connection.pipes["replies"]
+        if not replies.has_room:
             raise TransportError("the peer does not read its replies")
-        connection.send("replies", frames)
+        connection.send(replies, frames)
 
     # What comes in.
 

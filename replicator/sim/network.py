@@ -176,7 +176,11 @@ class Pipe:
     free_at_ns: int = 0
     #: Damage may be anywhere in a message, and not in its payload only.
     sealed: bool = False
+    #: Called at the sender's after a message was taken out while somebody waited for room.
     on_room: Callable[[], None] = lambda: None
+    is_awaited: bool = False
+    #: Messages whose senders wait for room, or for their turn.
+    senders: int = 0
 
     @property
     def has_room(self) -> bool:
@@ -185,7 +189,9 @@ class Pipe:
     def consumed(self) -> None:
         """The receiver took a message out of its inbox."""
         self.under_way -= 1
-        self.sender.schedule(0, self.on_room)
+        if self.is_awaited:
+            self.is_awaited = False
+            self.sender.schedule(0, self.on_room)
 
 
 class Connection:
@@ -213,9 +219,9 @@ class Connection:
     def add_pipe(self, name: str, pipe: Pipe) -> None:
         self.pipes[name] = pipe
 
-    def send(self, name: str, frames: Frames) -> None:
+    def send(self, pipe: Pipe, frames: Frames) -> None:
         """The caller has looked whether there is room."""
-        pipe, world = self.pipes[name], self.world
+        world = self.world
         pipe.under_way += 1
         pipe.sent.append(frames)
         if world.chance(pipe.weather.drop):

@@ -15,6 +15,7 @@ carries the messages nor what they lead to.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Final, get_args
@@ -367,7 +368,17 @@ def _kind_name(cls: type[Any]) -> str:
 
 _KIND_OF: Final = {cls: _kind_name(cls) for cls in _CLASSES}
 _CLASS_OF: Final = {kind: cls for cls, kind in _KIND_OF.items()}
-_BULK: Final = frozenset({EpochBegin, EpochPart, EpochEnd})
+_CHANNEL_OF: Final = {
+    **dict.fromkeys(_CLASSES, Channel.CONTROL),
+    **dict.fromkeys((EpochBegin, EpochPart, EpochEnd), Channel.BULK),
+    Heartbeat: Channel.HEARTBEAT,
+}
+#: Of the kinds that have a payload.
+_PAYLOAD_BYTES_OF: Final[dict[type[Any], Callable[[Any], int]]] = {
+    EpochPart: lambda message: message.payload_bytes,
+    InputFrames: lambda message: sum(message.lengths),
+    CheckpointWord: lambda message: message.record_bytes,
+}
 
 
 def kind_of(message: Message) -> str:
@@ -377,20 +388,13 @@ def kind_of(message: Message) -> str:
 
 def channel_of(message: Message) -> Channel:
     """The only channel on which this kind may travel."""
-    if type(message) in _BULK:
-        return Channel.BULK
-    return Channel.HEARTBEAT if type(message) is Heartbeat else Channel.CONTROL
+    return _CHANNEL_OF[type(message)]
 
 
 def payload_bytes(message: Message) -> int | None:
     """Size of the payload that must come with the message; None when there must be none."""
-    if isinstance(message, EpochPart):
-        return message.payload_bytes
-    if isinstance(message, InputFrames):
-        return sum(message.lengths)
-    if isinstance(message, CheckpointWord):
-        return message.record_bytes
-    return None
+    measure = _PAYLOAD_BYTES_OF.get(type(message))
+    return None if measure is None else measure(message)
 
 
 def check_payload(message: Message, size: int | None) -> None:
@@ -437,7 +441,7 @@ def decode(data: bytes | memoryview, channel: Channel | None = None) -> Message:
         message: Message = build(cls, found)
     except Unfit as unfit:
         raise RemoteWireError(str(unfit), record=_KIND_OF[cls]) from unfit
-    if channel is not None and channel_of(message) is not channel:
+    if channel is not None and _CHANNEL_OF[cls] is not channel:
         raise RemoteWireError(f"does not belong on the {channel.value} channel", record=_KIND_OF[cls])
     return message
 
