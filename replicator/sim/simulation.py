@@ -140,7 +140,7 @@ class Simulation:
         self._world.note(host, happening)
         if isinstance(happening, Event):
             self._met[state_of(role.machine), type(happening)] += 1
-        elif isinstance(happening, HandOver):
+        elif type(happening) is HandOver:
             self._witness.check_emptied(host)
 
     def _describe_coverage(self) -> Counter[tuple[str, str]]:
