@@ -54,10 +54,10 @@ class Doorkeeper:
                 role.on_link(event)
 
     def _note(self, event: LinkEvent, *, greets: bool) -> None:
-        if isinstance(event, _REFUSALS):
-            self._refusals.note(event)
-        elif greets or isinstance(event, LinkUp):
+        if greets or isinstance(event, LinkUp):
             self._refusals.settle()
+        elif isinstance(event, _REFUSALS):
+            self._refusals.note(event)
 
 
 def is_hello(event: LinkEvent) -> bool:

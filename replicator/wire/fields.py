@@ -49,12 +49,14 @@ def integer(low: int, high: int) -> Check:
 
 
 def text(chars_max: int, pattern: str = "") -> Check:
+    matches = re.compile(pattern).fullmatch if pattern else None
+
     def check(value: object) -> str:
         if type(value) is not str:
             raise Unfit(f"must be text, not {type(value).__name__}")
         if len(value) > chars_max:
             raise Unfit(f"{len(value)} characters are more than {chars_max}")
-        if pattern and not re.fullmatch(pattern, value):
+        if matches is not None and not matches(value):
             raise Unfit(f"{value!r} does not match {pattern}")
         return value
 
