@@ -24,10 +24,10 @@ def why_turned_away(event: LinkEvent, *, runs_guest: bool) -> tuple[str, str] | 
     if isinstance(event, Received):
         if runs_guest and isinstance(event.message, Hello):
             return Refusal.NOT_SECONDARY, "it runs a guest itself; start `replicator secondary` there"
-    elif isinstance(event, BadMessage) and isinstance(event.error, OtherVersion):
-        if event.channel is Channel.CONTROL:
-            ours = f"{event.error}; {event.error.hint}"
-            return Refusal.WRONG_VERSION, f"as the secondary sees it, {ours}"
+        return None
+    error = event.error if isinstance(event, BadMessage) and event.channel is Channel.CONTROL else None
+    if isinstance(error, OtherVersion):
+        return Refusal.WRONG_VERSION, f"as the secondary sees it, {error}; {error.hint}"
     return None
 
 

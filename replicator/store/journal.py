@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
 import xxhash
 
+from replicator.frozen import frozen
 from replicator.store import files
 
 BLOCK_BYTES = 4096
@@ -46,7 +47,7 @@ class Phase(IntEnum):
     UNDO_ACTIVE = 5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochMark:
     """One whole epoch and its device state. Epoch 0 means: none."""
 
@@ -63,7 +64,7 @@ class EpochMark:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """Content of the journal. `state_slot` is the device state file of `committed`; `pending` uses the
     other."""

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Final, get_args
 
 import msgpack
 
 from replicator.errors import LocalWireError, RemoteWireError
+from replicator.frozen import frozen
 from replicator.limits import (
     EPOCHS_IN_FLIGHT_MAX,
     FRAME_BYTES_MAX,
@@ -123,7 +123,7 @@ class Refusal:
     NOT_SECONDARY: Final = "not-secondary"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestRecord:
     """The guest's identity as it travels in Hello; same fields as the identity that guest adapters report."""
 
@@ -141,7 +141,7 @@ class GuestRecord:
     macs: Annotated[tuple[str, ...], sequence(text(17, r"([0-9a-f]{2}:){5}[0-9a-f]{2}"), NICS_MAX)] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hello:
     """Primary -> secondary: first message of a connection. Asks where the replica stands."""
 
@@ -159,7 +159,7 @@ class Hello:
     frames: SessionId = NO_SESSION
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyShare:
     """Secondary -> primary, with keys: what follows is sealed with the two shares. Comes before the HelloReply that accepts."""
 
@@ -168,7 +168,7 @@ class KeyShare:
     share: Share
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HelloReply:
     """Secondary -> primary. When accepted: its newest committed epoch and of which session and term that is."""
 
@@ -190,7 +190,7 @@ class HelloReply:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochBegin:
     """Opens an epoch. Parts follow on the same channel, then EpochEnd; another EpochBegin gives the open one up."""
 
@@ -203,7 +203,7 @@ class EpochBegin:
     runs_vm: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochPart:
     """Header of one payload. Indexes count from 0 in each epoch."""
 
@@ -223,7 +223,7 @@ class EpochPart:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochEnd:
     """The epoch is whole: commit it if count, bytes and digest agree."""
 
@@ -236,7 +236,7 @@ class EpochEnd:
     input_seq: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ack:
     """Secondary -> primary: the epoch is committed and on stable ground. Sent after the commit, never before."""
 
@@ -245,7 +245,7 @@ class Ack:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Abort:
     """Secondary -> primary: the epoch could not be committed; the replica stands at the epoch before."""
 
@@ -255,7 +255,7 @@ class Abort:
     detail: Prose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputFrames:
     """Primary -> secondary: frames on their way to the guest. The payload is the frames joined in order."""
 
@@ -270,7 +270,7 @@ class InputFrames:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointNew:
     """Primary -> secondary, in COLO: CHECKPOINT_STATE NEW. Suspend your VM and say what it has written."""
 
@@ -278,7 +278,7 @@ class CheckpointNew:
     epoch: Positive
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointWord:
     """Secondary -> primary, in COLO: a word about the checkpoint that `epoch` is or was. The payload is records of the
     back channel: wire/back_channel.py."""
@@ -290,7 +290,7 @@ class CheckpointWord:
     more: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StandDown:
     """Primary -> secondary: the pair ends here; never promote."""
 
@@ -298,7 +298,7 @@ class StandDown:
     reason: Prose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOver:
     """Primary -> secondary: the guest stands still here for good, go on with it. `epoch` must be the committed one."""
 
@@ -307,7 +307,7 @@ class HandOver:
     epoch: Positive
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOverReply:
     """Secondary -> primary: the guest runs here now (`taken`), or it does not and will not unless asked again."""
 
@@ -320,7 +320,7 @@ class HandOverReply:
     term: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heartbeat:
     """Both ways, by a thread of its own: that the host lives, and how its epoch loop fares."""
 
