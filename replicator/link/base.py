@@ -224,13 +224,12 @@ def pack(
     message: Message, payload: memoryview | bytes | None, channel: Channel, *, reply: bool
 ) -> list[bytes | memoryview]:
     """The frames of a message, checked against its channel, direction and payload: LocalWireError."""
-    kind = kind_of(message)
     if channel_of(message) is not channel:
-        raise LocalWireError(f"does not belong on the {channel.value} channel", record=kind)
+        raise LocalWireError(f"does not belong on the {channel.value} channel", record=kind_of(message))
     if (type(message) in _REPLIES) is not reply:
-        raise LocalWireError("sent in the wrong direction", record=kind)
+        raise LocalWireError("sent in the wrong direction", record=kind_of(message))
     if payload_bytes(message) != (None if payload is None else memoryview(payload).nbytes):
-        raise LocalWireError("the payload is not as long as the message says", record=kind)
+        raise LocalWireError("the payload is not as long as the message says", record=kind_of(message))
     return [encode(message)] if payload is None else [encode(message), payload]
 
 

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import compress
 from mmap import PROT_READ, mmap
+from operator import ne
 from typing import NamedTuple
 
 import xxhash
@@ -149,7 +151,7 @@ class Judge:
                 self.accuse("C2", f"{host} gives term {after.term} up and may still speak")
 
     def on_resume(self, machine: Machine) -> None:
-        lineage, sent = machine.state.lineage, machine.state.sent
+        lineage, sent = machine.lineage, machine.sent
         if sent < self._left.get(lineage, 0):
             self.accuse("C4", f"a guest runs at frame {sent}, frame {self._left[lineage]} has left")
         for host, side in self.sides.items():
@@ -162,7 +164,7 @@ class Judge:
     def on_machine(self, host: str, machine: Machine, *, promoted: bool) -> None:
         self.sides[host].machine = machine
         machine.on_sent, machine.on_resume = self._on_sent, self.on_resume
-        lineage, sent = machine.state.lineage, machine.state.sent
+        lineage, sent = machine.lineage, machine.sent
         if not promoted:
             return
         self.take_overs += 1
@@ -194,7 +196,7 @@ class Judge:
 
     def _on_sent(self, machine: Machine, frame: Frame) -> None:
         self.twins.on_sent(machine, frame)
-        self._sent[frame] = machine.state.lineage
+        self._sent[frame] = machine.lineage
 
     def on_barrier(self, host: str, epoch: Epoch) -> None:
         side = self.sides[host]
@@ -265,8 +267,8 @@ class Judge:
             before = self._barriers.get((base.term, base.epoch))
             if before is None or before.state.lineage != truth.state.lineage:
                 return
-            pairs = zip(before.versions, truth.versions, strict=True)
-            missing = {pfn for pfn, (old, new) in enumerate(pairs) if old != new} - store.pfns
+            written = map(ne, before.versions, truth.versions)
+            missing = set(compress(range(len(truth.versions)), written)) - store.pfns
         if missing:
             self.accuse("C5", f"{host}: pages {sorted(missing)} were written and are not in the epoch's set")
 

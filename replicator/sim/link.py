@@ -69,7 +69,8 @@ class SimLink(Listener):
         self._incoming: dict[bytes, Connection] = {}
         self._control: deque[tuple[Pipe | None, LinkEvent | None]] = deque()
         self._bulk: deque[tuple[Pipe, list[memoryview]]] = deque()
-        self._wake = asyncio.Event()
+        #: Of who waits in `received`.
+        self._reader: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._turns = {"bulk": asyncio.Lock(), "control": asyncio.Lock()}
         self._closed = False
@@ -85,7 +86,7 @@ class SimLink(Listener):
         self._closed = True
         await self.disconnect()
         self._network.unlisten(self._host, self)
-        self._wake.set()
+        self._wake()
 
     # The side that dials.
 
@@ -225,22 +226,27 @@ class SimLink(Listener):
             self._put_control(pipe, unpack(channel, peer_id, views, reply=reply))
         else:
             self._bulk.append((pipe, views))
-            self._wake.set()
+            self._wake()
 
     def _put_control(self, pipe: Pipe | None, event: LinkEvent) -> None:
         self._control.append((pipe, event))
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
     async def received(self) -> AsyncIterator[LinkEvent]:
         while not self._closed:
-            self._wake.clear()
             if self._control:
                 pipe, event = self._control.popleft()
             elif self._bulk:
                 pipe, views = self._bulk.popleft()
                 event = self._open_bulk(views)
             else:
-                await self._wake.wait()
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
                 continue
             if pipe is not None:
                 pipe.consumed()

@@ -224,11 +224,12 @@ class Connection:
         world = self.world
         pipe.under_way += 1
         pipe.sent.append(frames)
-        if world.chance(pipe.weather.drop):
+        weather = pipe.weather
+        if weather.drop and world.chance(weather.drop):
             pipe.under_way -= 1
-        elif world.chance(pipe.weather.reset):
+        elif weather.reset and world.chance(weather.reset):
             self.fall("a damaged message broke the connection")
-        elif pipe.weather.cut:
+        elif weather.cut:
             pipe.stuck.append(frames)
             self._lose_patience()
         else:
@@ -236,14 +237,14 @@ class Connection:
 
     def _travel(self, pipe: Pipe, frames: Frames) -> None:
         world, weather = self.world, pipe.weather
-        if world.chance(weather.flip):
+        if weather.flip and world.chance(weather.flip):
             frames = flip_anywhere(world, frames) if pipe.sealed else flip_payload(world, frames)
         at_ns = world.now_ns + world.between(*weather.latency_ns)
         if weather.bytes_per_s:
             at_ns += sum(map(len, frames)) * 1_000_000_000 // weather.bytes_per_s
         # In order: nothing overtakes within a pipe.
-        pipe.free_at_ns = max(at_ns, pipe.free_at_ns + 1)
-        world.at(pipe.free_at_ns, self._arrive, pipe, frames)
+        pipe.free_at_ns = at_ns = max(at_ns, pipe.free_at_ns + 1)
+        world.put(at_ns - world.now_ns, self._arrive, (pipe, frames))
 
     def _arrive(self, pipe: Pipe, frames: Frames) -> None:
         if not self.closed:

@@ -137,7 +137,8 @@ class Simulation:
             self._world.note("fault", f"is over: {fault.kind.name} {fault.host}")
 
     def _watch(self, host: str, role: Role, happening: object) -> None:
-        self._world.note(host, happening)
+        world = self._world
+        world.trace.append((world.now_ns, host, happening))
         if isinstance(happening, Event):
             self._met[state_of(role.machine), type(happening)] += 1
         elif type(happening) is HandOver:

@@ -32,6 +32,7 @@ class Witness:
         self._pair = pair
         self._world = pair.world
         self._judge = pair.stage.judge
+        self._epochs_min = pair.stage.settings.epochs_min
         #: When a host last was good for a take-over.
         self._of_use_ns: dict[str, int] = {}
         #: Since when it has said that it is alone.
@@ -148,9 +149,9 @@ class Witness:
     def has_settled(self) -> bool:
         """Whether the run is long enough, and the pair has been protected for a while."""
         judge = self._judge
-        settings = self._pair.stage.settings
-        if self._calm_since is None or judge.commits < settings.epochs_min:
+        if self._calm_since is None or judge.commits < self._epochs_min:
             return False
+        settings = self._pair.stage.settings
         if settings.is_colo and not (self._does_colo and self._has_voice()):
             return False
         is_calm = judge.commits >= self._calm_commits + CALM_EPOCHS
