@@ -142,7 +142,7 @@ class Network:
     def _deliver_beat(self, sender: str, receiver: str, beat: bytes) -> None:
         if (found := self._beat_listeners.get(receiver)) is not None:
             process, take = found
-            process.run(take, sender, beat)
+            process.run(take, (sender, beat))
 
 
 class Listener(ABC):
@@ -248,7 +248,7 @@ class Connection:
 
     def _arrive(self, pipe: Pipe, frames: Frames) -> None:
         if not self.closed:
-            pipe.receiver.run(pipe.deliver, frames)
+            pipe.receiver.run(pipe.deliver, (frames,))
         elif pipe.weather.echo:
             self._echo(pipe, frames)
 
@@ -256,7 +256,7 @@ class Connection:
         """It was in a buffer when the connection fell: it comes late, perhaps behind those of the next one."""
         delay_ns = self.world.between(NS_PER_MS, 60 * NS_PER_MS)
         for _ in range(self.world.between(0, 2)):
-            self.world.after(delay_ns, pipe.receiver.run, pipe.deliver, frames)
+            pipe.receiver.schedule(delay_ns, pipe.deliver, frames)
 
     def _lose_patience(self) -> None:
         self._patience += 1
@@ -289,8 +289,8 @@ class Connection:
             if pipe.weather.echo:
                 for frames in pipe.sent:
                     self._echo(pipe, frames)
-        world.after(world.between(0, 5 * NS_PER_MS), self._dialler.run, self._on_fall, self, reason)
-        world.after(world.between(0, 5 * NS_PER_MS), self._listener.process.run, self._listener.lose, self)
+        self._dialler.schedule(world.between(0, 5 * NS_PER_MS), self._on_fall, self, reason)
+        self._listener.process.schedule(world.between(0, 5 * NS_PER_MS), self._listener.lose, self)
 
 
 def flip_payload(world: World, frames: Frames) -> Frames:

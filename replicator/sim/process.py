@@ -49,13 +49,10 @@ class Process:
 
     def schedule(self, delay_ns: int, action: Action, *arguments: Any) -> None:
         """Let a thread of this process do something."""
-        self.world.put(delay_ns, self._run, (action, arguments))
+        self.world.put(delay_ns, self.run, (action, arguments))
 
-    def run(self, action: Action, *arguments: Any) -> None:
+    def run(self, action: Action, arguments: tuple[Any, ...]) -> None:
         """Now, or once it is thawed, or never."""
-        self._run(action, arguments)
-
-    def _run(self, action: Action, arguments: tuple[Any, ...]) -> None:
         if self.frozen:
             self._waiting.append((action, arguments))
         elif self.alive:

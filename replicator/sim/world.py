@@ -39,7 +39,8 @@ class World:
         heappush(self._heap, (max(at_ns, self.now_ns), self._next_number(), action, arguments))
 
     def after(self, delay_ns: int, action: Action, *arguments: Any) -> None:
-        self.put(delay_ns, action, arguments)
+        at_ns = self.now_ns + delay_ns if delay_ns > 0 else self.now_ns
+        heappush(self._heap, (at_ns, self._next_number(), action, arguments))
 
     def put(self, delay_ns: int, action: Action, arguments: tuple[Any, ...]) -> None:
         """As `after`, for those who have the arguments in one piece."""

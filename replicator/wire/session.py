@@ -418,7 +418,7 @@ def split_frames(message: InputFrames, payload: memoryview) -> list[memoryview]:
 
 def encode(message: Message) -> bytes:
     """The message's bytes. LocalWireError when a field is out of its range or the whole too large."""
-    kind = kind_of(message)
+    kind = _KIND_OF[type(message)]
     try:
         data: bytes = msgpack.packb({"kind": kind, **checked_map(message)}, use_bin_type=True)
     except Unfit as unfit:
