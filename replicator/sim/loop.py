@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from replicator.sim.process import Process
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Job:
     """Itself and no other, whatever it works on."""
 
