@@ -48,6 +48,17 @@ class _NoHandle(asyncio.Handle):
 _NO_HANDLE = _NoHandle()
 
 
+class _Timer(asyncio.TimerHandle):
+    """Made with less ado."""
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: ProcessLoop
+    ) -> None:
+        self._when, self._callback, self._args, self._loop = when, callback, args, loop
+        self._cancelled = self._scheduled = False
+        self._repr = self._source_traceback = None
+
+
 def _fire(timer: Any) -> None:
     """It may have been cancelled since its time came."""
     if not timer._cancelled:
@@ -111,7 +122,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(self.time() + delay, callback, args, self, context)
+        handle = _Timer(self.time() + delay, callback, args, self)
         process = self._process
         delay_ns = process.clock.world_ns(max(0, round(delay * NS_PER_S)))
         process.schedule(delay_ns, self._expire, handle)

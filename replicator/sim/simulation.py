@@ -156,8 +156,10 @@ def state_of(machine: PrimaryMachine | SecondaryMachine) -> State:
         step = machine.pipeline.step
         state = "primary", machine.life._value_, machine.link._value_, machine.bar._value_, step._value_
         return state if machine.colo is None else (*state, _state_of_colo(machine.colo))
-    vm = () if machine.vm.state is Vm.NONE else (f"vm {machine.vm.state._value_}",)
-    return "secondary", machine.life._value_, machine.replica._value_, *vm, machine.receiving is not None
+    replica, receives = machine.replica._value_, machine.receiving is not None
+    if machine.vm.state is Vm.NONE:
+        return "secondary", machine.life._value_, replica, receives
+    return "secondary", machine.life._value_, replica, f"vm {machine.vm.state._value_}", receives
 
 
 def _state_of_colo(colo: Colo) -> str:
