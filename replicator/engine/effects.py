@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from replicator.engine.move_report import MoveReport
+from replicator.frozen import frozen
 from replicator.units import Epoch
 
 
@@ -24,30 +24,30 @@ class Timer(Enum):
     MOVE = "move"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ArmTimer(Effect):
     timer: Timer
     at_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelTimer(Effect):
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Greet(Effect):
     """Send a hello that offers `session`."""
 
     session: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reconnect(Effect):
     """Drop the connection with all that is queued on it, and connect anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenEpoch(Effect):
     epoch: Epoch
     base: Epoch
@@ -55,7 +55,7 @@ class OpenEpoch(Effect):
     runs_vm: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CopyLive(Effect):
     """Copy and send what is owed while the guest runs, then scan for what is dirty again. The first round of an epoch
     scans before as well."""
@@ -63,14 +63,14 @@ class CopyLive(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CopyEarly(Effect):
     """Scan, then copy what is owed while the guest runs, but not pages that each of the last epochs had."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PauseGuest(Effect):
     """Hold inputs, stop the guest, read its socket empty, mark the output barrier, scan.
 
@@ -81,91 +81,91 @@ class PauseGuest(Effect):
     pages_max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CopyPages(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SaveDeviceState(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResumeGuest(Effect):
     """Check the lease, run the guest, let its inputs go on."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendEpoch(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AbandonEpoch(Effect):
     """Send no more of the open epoch; its pages are owed again."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SettleOwed(Effect):
     """Pages of all epochs up to this one are with the secondary."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OweAgain(Effect):
     """Pages of all epochs that were not acked go into the next one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OweAll(Effect):
     """The next epoch carries every page."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReleaseOutput(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PassOutput(Effect):
     """Release all that is held and hold nothing more. Only under a grant to go alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RequestAlone(Effect):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LiftBar(Effect):
     session: bytes
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FreezeGuest(Effect):
     """Pause the guest outside an epoch: the lease has lapsed."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ThawGuest(Effect):
     """Resume a frozen guest, if the lease is live."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fence(Effect):
     """Discard held output and end the guest: another side has it."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StandDown(Effect):
     """Record at the arbiter that the protection ends. With `hand_over` the replica may take over at once;
     otherwise the secondary is told never to promote."""
@@ -174,7 +174,7 @@ class StandDown(Effect):
     hand_over: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndGuest(Effect):
     """Shut the guest down (politely when `graceful`) and end this side."""
 
@@ -184,7 +184,7 @@ class EndGuest(Effect):
 # COLO, at the primary.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SuspendSecondaryVm(Effect):
     """Send CHECKPOINT_NEW; the secondary answers with what its VM has written since the last commit."""
 
@@ -192,14 +192,14 @@ class SuspendSecondaryVm(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompareOutput(Effect):
     """Both guests run on from this epoch: what both say leaves."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StopComparing(Effect):
     """Output waits for commits again."""
 
@@ -207,14 +207,14 @@ class StopComparing(Effect):
 # Switchover, at the primary.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AwaitOutput(Effect):
     """Report when all output that was released up to this epoch has left."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOver(Effect):
     """Mute this side, then give its lease up at the arbiter so that the replica may take over at once."""
 
@@ -222,7 +222,7 @@ class HandOver(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OfferGuest(Effect):
     """Tell the secondary to take over now."""
 
@@ -230,7 +230,7 @@ class OfferGuest(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeBack(Effect):
     """Ask the arbiter for the guest that was handed over, and if it is given keep its lease. With `force` as the
     operator, who knows that nobody runs it."""
@@ -240,12 +240,12 @@ class TakeBack(Effect):
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeaveGuest(Effect):
     """End the paused guest, which runs elsewhere now, and this role."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReportMove(Effect):
     """How the switchover ended, for whoever ordered it."""
 
@@ -255,12 +255,12 @@ class ReportMove(Effect):
 # COLO, at the secondary.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SuspendVm(Effect):
     """Stop our VM, read its sockets empty, and note the pages it has written."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TellVmSuspended(Effect):
     """Send CHECKPOINT_SVM_SUSPENDED and the list of all pages written here since the last commit."""
 
@@ -268,21 +268,21 @@ class TellVmSuspended(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadVm(Effect):
     """Make our VM equal to the committed epoch; start its process if there is none."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunVm(Effect):
     """Mark the replica as written to, then run our VM, give it the inputs after the epoch, and tell what it says."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TellVmState(Effect):
     """Send CHECKPOINT_SVM_READY (`runs` False) or CHECKPOINT_SVM_RESUMED."""
 
@@ -291,12 +291,12 @@ class TellVmState(Effect):
     runs: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndVm(Effect):
     """End our VM's process."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivateVm(Effect):
     """Check the lease, run our VM if it stands still, let it speak, announce."""
 
@@ -306,7 +306,7 @@ class ActivateVm(Effect):
 # Secondary's.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnswerHandOver(Effect):
     """Tell the primary that the guest runs here (`taken`), or that it will not."""
 
@@ -316,7 +316,7 @@ class AnswerHandOver(Effect):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandBack(Effect):
     """Let the primary that has handed over take the guest back: it has not run here."""
 
@@ -324,32 +324,32 @@ class HandBack(Effect):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndFailed(Effect):
     """End this side: the guest that was granted could not be started here."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accept(Effect):
     session: bytes
     committed: Epoch
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refuse(Effect):
     code: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DiscardReplica(Effect):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BeginStore(Effect):
     term: int
     epoch: Epoch
@@ -357,13 +357,13 @@ class BeginStore(Effect):
     full: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StorePart(Effect):
     epoch: Epoch
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommitEpoch(Effect):
     epoch: Epoch
     parts: int
@@ -371,33 +371,33 @@ class CommitEpoch(Effect):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AbortStore(Effect):
     """Throw the open epoch away."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendAck(Effect):
     session: bytes
     epoch: Epoch
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendAbort(Effect):
     session: bytes
     epoch: Epoch
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrimInputs(Effect):
     """Inputs up to this number are part of the committed epoch."""
 
     input_seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeOver(Effect):
     """Ask the arbiter for the guest. With `force` as the operator."""
 
@@ -406,7 +406,7 @@ class TakeOver(Effect):
     force: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivateGuest(Effect):
     """Load the device state, check the lease, run, announce, replay inputs."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from replicator.engine.pacing import PacingSettings
 from replicator.engine.precopy import DowntimePolicy
+from replicator.frozen import frozen
 from replicator.units import Epoch
 
 
@@ -13,22 +12,22 @@ class Event:
     """Base of all events."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkUp(Event):
     """The peer can be reached; nothing is agreed yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkLost(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerSilent(Event):
     """No heartbeat for the configured number of intervals."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerAccepted(Event):
     """The secondary's answer to our hello: what it holds of `session`. `committed` is 0 when it holds nothing."""
 
@@ -37,28 +36,28 @@ class PeerAccepted(Event):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerRefused(Event):
     code: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochDue(Event):
     """The epoch timer fired, or the output hold is filling up."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputWaits(Event):
     """The first frame was held since the last barrier."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EarlyDue(Event):
     """Time to copy what is likely final before the next pause."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EarlyCopied(Event):
     """The round of copying before a pause is over."""
 
@@ -66,7 +65,7 @@ class EarlyCopied(Event):
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LiveCopied(Event):
     """One round of copying while the guest runs is over: it copied `pages` in `elapsed_ns`, scans not counted, and
     left `remaining` that were written meanwhile."""
@@ -77,7 +76,7 @@ class LiveCopied(Event):
     elapsed_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestPaused(Event):
     """The guest stands still, its output up to here is marked as that of `epoch`."""
 
@@ -87,7 +86,7 @@ class GuestPaused(Event):
     held_frames: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PauseOverrun(Event):
     """The guest stands still with more dirty pages than the pause was to have. Nothing was marked."""
 
@@ -95,29 +94,29 @@ class PauseOverrun(Event):
     dirty_pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PagesCopied(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeviceStateSaved(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestResumed(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResumeDenied(Event):
     """The lease ended before the guest could be resumed; it stays paused."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepFailed(Event):
     """A step of an epoch (pause, copy, save) failed at the guest."""
 
@@ -125,7 +124,7 @@ class StepFailed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochSealed(Event):
     """All parts of the epoch are with the link; its end follows with this digest."""
 
@@ -135,14 +134,14 @@ class EpochSealed(Event):
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochAcked(Event):
     session: bytes
     epoch: Epoch
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochRefused(Event):
     """The secondary could not commit."""
 
@@ -150,51 +149,51 @@ class EpochRefused(Event):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AckOverdue(Event):
     """The oldest unacked epoch has waited for longer than the patience."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AloneGranted(Event):
     """The arbiter has barred every replica: this side may speak alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BarLifted(Event):
     """The arbiter has named the secondary's replica as the one to promote."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ArbiterFailed(Event):
     """A request to the arbiter has no known outcome."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryDue(Event):
     """Time to repeat the pending request to the arbiter."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeaseLapsed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeaseRegained(Event):
     """The same term is held again."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeaseTaken(Event):
     """Another side holds a newer term. Final."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestEnded(Event):
     """Powered off or panicked (`died` false), or its process died without being asked to."""
 
@@ -202,14 +201,14 @@ class GuestEnded(Event):
     died: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StopOrdered(Event):
     """The operator ends the protection. The guest runs on unprotected, or is shut down."""
 
     shut_down: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TuneOrdered(Event):
     """The operator changes the pace or the policy of pre-copies, None for none; `retry` a copy that was given up."""
 
@@ -219,7 +218,7 @@ class TuneOrdered(Event):
     retry: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StandDownSettled(Event):
     """The arbiter has recorded the end; nobody may promote any more."""
 
@@ -227,31 +226,31 @@ class StandDownSettled(Event):
 # Switchover, at the primary.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SwitchoverOrdered(Event):
     """The operator moves the guest to the other side."""
 
     policy: DowntimePolicy
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputLeft(Event):
     """Nothing that was released up to this epoch waits to be written any more."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MoveOverdue(Event):
     """The step of a switchover that waits for others has waited long enough."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOverRecorded(Event):
     """The arbiter has this side's lease back and lets the replica in."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOverAnswered(Event):
     """The secondary runs the guest (`taken`), or does not and will not."""
 
@@ -260,14 +259,14 @@ class HandOverAnswered(Event):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerLeads(Event):
     """The other side beats as the primary of a newer term: its guest runs."""
 
     term: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestTakenBack(Event):
     """The arbiter has given the guest back; `same_term` when nobody had taken over."""
 
@@ -275,14 +274,14 @@ class GuestTakenBack(Event):
     term: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeBackRefused(Event):
     """Another side holds a newer term."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeBackOrdered(Event):
     """The operator says that the other side does not run the guest."""
 
@@ -293,7 +292,7 @@ class TakeBackOrdered(Event):
 # COLO, at the primary.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointAsked(Event):
     """The comparison of outputs needs a checkpoint; `is_difference`: the guests have parted."""
 
@@ -301,7 +300,7 @@ class CheckpointAsked(Event):
     is_difference: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SecondaryVmSuspended(Event):
     """CHECKPOINT_SVM_SUSPENDED: the secondary's VM stands still for this epoch, if it has run; the pages that it has
     written since the last commit are owed now."""
@@ -310,7 +309,7 @@ class SecondaryVmSuspended(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SecondaryVmResumed(Event):
     """CHECKPOINT_SVM_RESUMED: the secondary's VM runs on from this epoch."""
 
@@ -318,7 +317,7 @@ class SecondaryVmResumed(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ChannelLost(Event):
     """The guests' frames do not reach the other side any more: nothing can be compared."""
 
@@ -328,7 +327,7 @@ class ChannelLost(Event):
 # COLO, at the secondary.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SuspendOrdered(Event):
     """CHECKPOINT_NEW: the primary makes this epoch."""
 
@@ -336,24 +335,24 @@ class SuspendOrdered(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VmLoaded(Event):
     """Our VM equals the committed epoch, and stands still."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VmResumed(Event):
     """Our VM runs on from the committed epoch."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VmFailed(Event):
     """Our VM has ended, or could not be loaded, suspended or run. It cannot be used any more."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOverReceived(Event):
     """The primary has stopped its guest for good: take over now."""
 
@@ -362,7 +361,7 @@ class HandOverReceived(Event):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HelloReceived(Event):
     """A primary greets. `mismatch` says in which respect its guest is not ours, "" if it is."""
 
@@ -372,7 +371,7 @@ class HelloReceived(Event):
     may_discard: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochBegun(Event):
     """`base` is the epoch this one builds upon, 0 for a full synchronisation."""
 
@@ -384,14 +383,14 @@ class EpochBegun(Event):
     runs_vm: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartReceived(Event):
     session: bytes
     epoch: Epoch
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochEnded(Event):
     session: bytes
     epoch: Epoch
@@ -401,20 +400,20 @@ class EpochEnded(Event):
     input_seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BulkBroken(Event):
     """What the primary sent on this connection was changed or lost, and nothing more of it is taken."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochCommitted(Event):
     epoch: Epoch
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochFailed(Event):
     """The store refused the open epoch. The last committed one is whole."""
 
@@ -422,50 +421,50 @@ class EpochFailed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerSpoke(Event):
     """Heartbeats arrive (again)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoodDown(Event):
     """The primary ended the protection: never promote."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromoteOrdered(Event):
     """The operator wants this side to take over."""
 
     force: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeOverGranted(Event):
     term: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeOverPostponed(Event):
     """The primary's lease is still live, or the arbiter did not answer."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeOverRefused(Event):
     """The arbiter's record forbids it until there is a new synchronisation."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestActivated(Event):
     """The standby runs from the committed epoch."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivationFailed(Event):
     reason: str
     #: It was told to run, and may have for a moment.

@@ -23,6 +23,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from replicator.errors import require
+from replicator.frozen import frozen
 from replicator.limits import HOLD_BYTES_MAX, INPUT_LOG_BYTES_MAX
 from replicator.units import Epoch
 
@@ -73,7 +74,7 @@ class _Closed:
     frames: list[_Held]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputCounters:
     """A copy of the machine's numbers. Held covers the open epoch, closed ones, and released but unwritten frames."""
 
@@ -265,7 +266,7 @@ class OutputMachine:
         return self._held_bytes + self._held_frames * FRAME_OVERHEAD_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Replay:
     """Frames after a checkpoint, in order. `missing` of them are not in the log: what they said must be repeated."""
 

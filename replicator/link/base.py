@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from replicator.errors import ConfigError, LocalWireError, RemoteWireError, WireError
+from replicator.frozen import frozen
 from replicator.link.keys import Keys
 from replicator.link.sealing import BulkKeys
 from replicator.wire.session import (
@@ -46,10 +46,10 @@ from replicator.wire.session import (
 
 #: `Received.peer_id` of what comes from the peer that we connected to.
 CONNECTED_PEER = b""
-_REPLIES = (KeyShare, HelloReply, Ack, Abort, CheckpointWord, HandOverReply)
+_REPLIES = frozenset({KeyShare, HelloReply, Ack, Abort, CheckpointWord, HandOverReply})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerAddress:
     """Where a daemon listens."""
 
@@ -61,7 +61,7 @@ class PeerAddress:
     public_key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkConfig:
     """Where and how this daemon listens. ConfigError when it would speak plaintext beyond this host."""
 
@@ -100,7 +100,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Received:
     """A well-formed message. `payload` is read-only and stays valid as long as it is referenced."""
 
@@ -111,19 +111,19 @@ class Received:
     payload: memoryview | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkUp:
     """Our connection to the peer stands on all channels; the next thing to send is hello."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkDown:
     """Our connection to the peer fell; it is being made again."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkRefused:
     """The peer did not let us in, or is not who we take it for. Tried again, reported once while it stays so."""
 
@@ -131,7 +131,7 @@ class LinkRefused:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerRefused:
     """We did not let somebody in who connected to us. Equal ones in a row are reported once."""
 
@@ -140,12 +140,12 @@ class PeerRefused:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerLeft:
     """A connection that somebody made to our control port ended. A hint only: silence is judged by heartbeats."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BadMessage:
     """Something arrived that is no message for this channel. It was dropped."""
 
@@ -224,13 +224,12 @@ def pack(
     message: Message, payload: memoryview | bytes | None, channel: Channel, *, reply: bool
 ) -> list[bytes | memoryview]:
     """The frames of a message, checked against its channel, direction and payload: LocalWireError."""
-    kind = kind_of(message)
     if channel_of(message) is not channel:
-        raise LocalWireError(f"does not belong on the {channel.value} channel", record=kind)
-    if isinstance(message, _REPLIES) is not reply:
-        raise LocalWireError("sent in the wrong direction", record=kind)
+        raise LocalWireError(f"does not belong on the {channel.value} channel", record=kind_of(message))
+    if (type(message) in _REPLIES) is not reply:
+        raise LocalWireError("sent in the wrong direction", record=kind_of(message))
     if payload_bytes(message) != (None if payload is None else memoryview(payload).nbytes):
-        raise LocalWireError("the payload is not as long as the message says", record=kind)
+        raise LocalWireError("the payload is not as long as the message says", record=kind_of(message))
     return [encode(message)] if payload is None else [encode(message), payload]
 
 
@@ -242,7 +241,7 @@ def unpack(
         if not 1 <= len(frames) <= 2:
             raise RemoteWireError(f"message of {len(frames)} frames; there are one or two")
         message = decode(frames[0], channel)
-        if channel is not Channel.HEARTBEAT and isinstance(message, _REPLIES) is not reply:
+        if channel is not Channel.HEARTBEAT and (type(message) in _REPLIES) is not reply:
             raise RemoteWireError("came from the wrong direction", record=kind_of(message))
         payload = frames[1] if len(frames) == 2 else None
         check_payload(message, None if payload is None else len(payload))

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import errno
 from array import array
-from dataclasses import dataclass
 from enum import IntEnum
 from operator import add
 from typing import Any, NamedTuple
 
 from replicator._native import ffi, lib
 from replicator.errors import BadRecord, RemoteWireError, require
+from replicator.frozen import frozen
 from replicator.memory.bases import BaseCache
 from replicator.memory.bitmap import frames_pointer
 from replicator.memory.check import check
@@ -50,7 +50,7 @@ class PageMethod(IntEnum):
     RAW = lib.RP_PAGE_RAW
 
 
-@dataclass(frozen=True)
+@frozen
 class EncodingStats:
     """What became of pages, by method (the index is a PageMethod)."""
 

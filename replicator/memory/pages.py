@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from replicator._native import ffi, lib
-from replicator.errors import GuestError, NativeError, require
+from replicator.errors import GuestError, InvariantError, NativeError, require
 from replicator.limits import PFN_MAX
 from replicator.memory.bitmap import DirtyBitmap, frames_pointer, pfn_array
 from replicator.memory.check import check
@@ -142,8 +142,10 @@ class GuestRam:
     @property
     def native(self) -> Any:
         """The C object, for other faces of the native core. Lives until `close`."""
-        require(self._native is not None, "guest RAM used after it was closed")
-        return self._native
+        native = self._native
+        if native is None:
+            raise InvariantError("guest RAM used after it was closed")
+        return native
 
     def reserve(self) -> None:
         """Give the file all its blocks now, so that a full /dev/shm is an OSError (ENOSPC) here and not a

@@ -151,11 +151,8 @@ class Journal:
         self._clock = clock
         if path is not None:
             self._fd = _open_for_appending(path)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether lines are kept."""
-        return self._fd >= 0
+        #: Whether lines are kept.
+        self.is_open = path is not None
 
     def begin(self, node: str, guest: str, *, has_arbiter: bool) -> None:
         """The header of this life: who writes, and how its clocks stand to each other."""
@@ -185,7 +182,7 @@ class Journal:
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+            self._fd, self.is_open = -1, False
 
 
 def _open_for_appending(path: Path) -> int:

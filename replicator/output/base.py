@@ -21,11 +21,11 @@ in a thread of the relay and may not block it; they may call the relay, but not 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from replicator.deadline import SharedDeadline
 from replicator.engine.output import Frame, OutputCounters, OutputMode
+from replicator.frozen import frozen
 from replicator.output.announce import NicAddresses
 from replicator.units import Epoch
 
@@ -49,7 +49,7 @@ class _Unlimited:
 UNLIMITED: Deadline = _Unlimited()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BarrierMark:
     """A closed epoch."""
 
@@ -61,7 +61,7 @@ class BarrierMark:
     held_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputCounters:
     #: Frames taken from the network and numbered since the last `restart_inputs`.
     newest_seq: int
@@ -76,7 +76,7 @@ class InputCounters:
     repeated_frames: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RelayStats:
     output: OutputCounters
     input: InputCounters
@@ -100,7 +100,7 @@ def _ignore_error(_error: Exception) -> None:
     """For those who notice by the next call, which raises."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RelayCallbacks:
     #: Numbered frames on their way to the guest, in order: `on_input(first_seq, frames)`. Without gaps, unless it is
     #: called so late that more wait for it than a secondary's log can hold.

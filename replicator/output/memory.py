@@ -116,15 +116,16 @@ class MemoryOutput:
         """What the real relay's thread does."""
         if not self.running:
             return
+        core = self._core
         for nic, port in enumerate(self.ports):
-            while port.from_guest and self._core.read_guest(nic):
+            while port.from_guest and core.read_guest(nic):
                 pass
-            while port.from_network and self._core.read_network(nic):
+            while port.from_network and core.read_network(nic):
                 pass
-            self._core.inputs[nic].deliver()
-        while self._core.write_network():
+            core.inputs[nic].deliver()
+        while core.write_network():
             pass
-        self._core.deliver_notices()
+        core.deliver_notices()
 
     # The port.
 

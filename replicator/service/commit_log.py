@@ -16,12 +16,13 @@ from replicator.engine import events as ev
 #: At 20 epochs, or beats, a second: some three minutes.
 WINDOW = 4096
 #: After these the replica is worth more, or less.
-_CHANGES = (ev.EpochCommitted, fx.AbortStore, fx.DiscardReplica, fx.ActivateGuest)
-_WATCHED = (fx.CommitEpoch, *_CHANGES)
+_CHANGES = frozenset({ev.EpochCommitted, fx.AbortStore, fx.DiscardReplica, fx.ActivateGuest})
+#: All that `watch` is to see.
+WATCHED = {fx.CommitEpoch} | _CHANGES
 
 
 class CommitLog:
-    """`watch` sees the secondary's events and effects; `note_beat` may be called from another thread. Times are
+    """`watch` sees those of the secondary's events and effects that are WATCHED; `note_beat` may be called from another thread. Times are
     CLOCK_MONOTONIC."""
 
     def __init__(self, clock: Clock) -> None:
@@ -34,14 +35,12 @@ class CommitLog:
         self._changed = asyncio.Event()
 
     def watch(self, happened: object) -> None:
-        if not isinstance(happened, _WATCHED):
-            return
         if isinstance(happened, fx.CommitEpoch):
             self._began_ns = self._clock.monotonic_ns()
         elif isinstance(happened, ev.EpochCommitted):
             now_ns = self._clock.monotonic_ns()
             self._commits.append((now_ns, happened.epoch, now_ns - self._began_ns))
-        if isinstance(happened, _CHANGES):
+        if type(happened) in _CHANGES:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 

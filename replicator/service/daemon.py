@@ -37,7 +37,7 @@ from replicator.service import wiring
 from replicator.service.attached import attach_instead
 from replicator.service.chronicle import Chronicle
 from replicator.service.clock_keeper import check_agent
-from replicator.service.commit_log import CommitLog
+from replicator.service.commit_log import WATCHED, CommitLog
 from replicator.service.config import DaemonConfig
 from replicator.service.config_rules import naming
 from replicator.service.doorkeeper import Doorkeeper
@@ -325,8 +325,9 @@ class Daemon:
         return reason
 
     def _watch_secondary(self, happened: object) -> None:
-        self._commits.watch(happened)
-        self._inherited_clock.watch(happened)
+        if type(happened) in WATCHED:
+            self._commits.watch(happened)
+            self._inherited_clock.watch(happened)
         self._chronicle.watch(happened)
 
     def _hear_beat(self, beat: Heartbeat) -> None:

@@ -40,7 +40,8 @@ class Doorkeeper:
         """One event after another, until the link is closed."""
         async for event in self._link.received():
             greets = is_hello(event)
-            self._note(event, greets=greets)
+            if greets or not isinstance(event, Received):
+                self._note(event)
             role = await self._find_role()
             away = why_turned_away(event, runs_guest=isinstance(role, PrimaryRole))
             if away is not None and isinstance(event, Received | BadMessage):
@@ -53,10 +54,11 @@ class Doorkeeper:
             else:
                 role.on_link(event)
 
-    def _note(self, event: LinkEvent, *, greets: bool) -> None:
+    def _note(self, event: LinkEvent) -> None:
+        """Of the peers that come and go."""
         if isinstance(event, _REFUSALS):
             self._refusals.note(event)
-        elif greets or isinstance(event, LinkUp):
+        elif isinstance(event, Received | LinkUp):
             self._refusals.settle()
 
 

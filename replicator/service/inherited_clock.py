@@ -13,7 +13,7 @@ from replicator.engine import events as ev
 
 
 class InheritedClock:
-    """`watch` sees the secondary's events and effects; `note_beat` may be called from another thread."""
+    """`watch` sees what is committed at the secondary, and when that begins; `note_beat` may be called from another thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -10,9 +10,8 @@ end's check of the rebuilt part refuses it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import xxhash
@@ -64,8 +63,9 @@ class PartEncoder:
         self._stats = EncodingStats()
         self._part_bytes = 0
         self._wire_bytes = 0
-        #: Held while threads may look bases up, also those of an epoch that was given up meanwhile.
-        self._looking = asyncio.Lock()
+        #: Held while threads may look bases up, also those of an epoch that was given up meanwhile: no other part is
+        #: settled, and `forget` waits.
+        self.looking = asyncio.Lock()
         self._outdated = False
 
     def open(self, *, full: bool) -> EpochEncoder:
@@ -75,27 +75,21 @@ class PartEncoder:
     def forget(self) -> None:
         """What the secondary holds is not certain any more."""
         self._outdated = True
-        if not self._looking.locked():
-            self._drop_outdated()
+        if not self.looking.locked():
+            self.drop_outdated()
 
     def forget_pages(self, pfns: array[int]) -> None:
         """What the secondary holds of these frames is another version."""
-        if self._looking.locked():
+        if self.looking.locked():
             self.forget()
         elif self.bases is not None and pfns:
             self.bases.drop(pfns)
 
-    def _drop_outdated(self) -> None:
+    def drop_outdated(self) -> None:
+        """What `forget` left to whoever looks next."""
         if self.bases is not None and self._outdated:
             self.bases.drop_all()
         self._outdated = False
-
-    @contextlib.asynccontextmanager
-    async def looking(self) -> AsyncIterator[None]:
-        """Inside of the block bases are looked up: no other part is settled, and `forget` waits for the next block."""
-        async with self._looking:
-            self._drop_outdated()
-            yield
 
     def count(self, coded: CodedPart) -> None:
         self._stats += coded.stats
@@ -124,7 +118,8 @@ class EpochEncoder:
 
     async def encode(self, parts: Sequence[Part]) -> list[CodedPart]:
         """The next parts. Each is to be given to `note_sent` as it leaves."""
-        async with self._encoder.looking():
+        async with self._encoder.looking:
+            self._encoder.drop_outdated()
             for part in parts:
                 self._drop_carried(part)
             if len(parts) == 1 and len(parts[0].pfns or ()) <= INLINE_PAGES:

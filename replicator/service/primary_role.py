@@ -166,8 +166,11 @@ class PrimaryRole:
         self._loop.call_soon_threadsafe(self.post, event)
 
     def on_link(self, event: LinkEvent) -> None:
-        if not isinstance(event, Received):
-            _LOG.info("link: %s", event)
+        if isinstance(event, Received):
+            _LOG.debug("from the peer: %s", type(event.message).__name__)
+            self._on_message(event.message, event.payload)
+            return
+        _LOG.info("link: %s", event)
         if isinstance(event, LinkUp):
             self.post(ev.LinkUp())
         elif isinstance(event, LinkDown):
@@ -175,9 +178,6 @@ class PrimaryRole:
             self.post(ev.LinkLost(event.reason))
         elif isinstance(event, LinkRefused):
             self.post(ev.PeerRefused("link", event.reason))
-        elif isinstance(event, Received):
-            _LOG.debug("from the peer: %s", type(event.message).__name__)
-            self._on_message(event.message, event.payload)
 
     def _on_message(self, message: wire.Message, payload: memoryview | None) -> None:
         session = self._line.session

@@ -46,6 +46,8 @@ from replicator.wire.back_channel import Piece, suspended_word
 
 _LOG = logging.getLogger(__name__)
 
+_NO_PAYLOAD = memoryview(b"")
+
 TAKE_OVER_FAILED = "the take-over failed"
 
 
@@ -86,7 +88,7 @@ class SecondaryRole:
         self._hello: wire.Hello | None = None
         #: Newest input that the committed epoch contains.
         self._input_seq = 0
-        self._payload = memoryview(b"")
+        self._payload = _NO_PAYLOAD
         #: Whose payload that is.
         self._message: wire.Message | None = None
         #: Whether the open epoch builds upon the replica's RAM.
@@ -170,18 +172,20 @@ class SecondaryRole:
             self.fail(error)
 
     async def on_link(self, event: LinkEvent) -> None:
-        if isinstance(event, PeerLeft):
+        if isinstance(event, Received):
+            async with self.lock:
+                self._payload = event.payload if event.payload is not None else _NO_PAYLOAD
+                await self._on_message(event)
+        elif isinstance(event, PeerLeft):
             await self.handle(ev.LinkLost("the primary's connection ended"))
         elif isinstance(event, BadMessage) and event.breaks_bulk:
             await self.handle(ev.BulkBroken(str(event.error)))
-        elif isinstance(event, Received):
-            async with self.lock:
-                self._payload = event.payload if event.payload is not None else memoryview(b"")
-                await self._on_message(event)
 
     async def _on_message(self, event: Received) -> None:
         self._message = message = event.message
-        if isinstance(message, wire.Hello):
+        if (translated := _TRANSLATIONS.get(type(message))) is not None:
+            await self._handle(translated(message))
+        elif isinstance(message, wire.Hello):
             self._peer, self._hello = event.peer_id, message
             theirs = identity_in(message.guest)
             mismatch = find_differences(self.parts.identity, theirs, whose="the primary's guest")
@@ -199,8 +203,6 @@ class SecondaryRole:
                     message.session, message.term, Epoch(message.epoch), Epoch(message.base), runs_vm
                 )
             )
-        elif (translated := _TRANSLATIONS.get(type(message))) is not None:
-            await self._handle(translated(message))
 
     async def _hear_hand_over(self, message: wire.HandOver, peer_id: bytes) -> None:
         self._peer = peer_id

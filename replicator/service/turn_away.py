@@ -21,12 +21,13 @@ _LOG = logging.getLogger(__name__)
 
 def why_turned_away(event: LinkEvent, *, runs_guest: bool) -> tuple[str, str] | None:
     """(code, detail) for a hello that this daemon cannot follow, whatever guest it is about; None for all else."""
-    if isinstance(event, BadMessage) and isinstance(event.error, OtherVersion):
-        if event.channel is Channel.CONTROL:
-            ours = f"{event.error}; {event.error.hint}"
-            return Refusal.WRONG_VERSION, f"as the secondary sees it, {ours}"
-    elif isinstance(event, Received) and isinstance(event.message, Hello) and runs_guest:
-        return Refusal.NOT_SECONDARY, "it runs a guest itself; start `replicator secondary` there"
+    if isinstance(event, Received):
+        if runs_guest and isinstance(event.message, Hello):
+            return Refusal.NOT_SECONDARY, "it runs a guest itself; start `replicator secondary` there"
+        return None
+    error = event.error if isinstance(event, BadMessage) and event.channel is Channel.CONTROL else None
+    if isinstance(error, OtherVersion):
+        return Refusal.WRONG_VERSION, f"as the secondary sees it, {error}; {error.hint}"
     return None
 
 

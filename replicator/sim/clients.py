@@ -21,7 +21,8 @@ class Clients:
     def _request(self) -> None:
         pair = self._pair
         for host in pair.hosts.values():
-            if host.alive and host.network is not None:
+            network = host.network if host.alive else None
+            if network is not None:
                 for _ in range(pair.frames_a_request):
-                    host.network.client_sends(REQUEST)
+                    network.client_sends(REQUEST)
         pair.world.after(pair.world.between(*REQUEST_NS), self._request)

@@ -145,7 +145,7 @@ class FrameCable:
 
     def _arrive(self, other: FrameEnd, data: bytes, deliver: Deliver) -> None:
         if not self.closed:
-            other.process.run(deliver, data)
+            other.process.run(deliver, (data,))
 
     def _lose_patience(self) -> None:
         self._patience += 1
@@ -172,4 +172,4 @@ class FrameCable:
         self.closed = True
         self._stuck.clear()
         dialler = self._dialler
-        self._world.after(self._world.between(0, 5 * NS_PER_MS), dialler.process.run, dialler.cut)
+        dialler.process.schedule(self._world.between(0, 5 * NS_PER_MS), dialler.cut)

@@ -59,16 +59,13 @@ class Host:
         self.last_end = ""
         #: The lives of its daemons, the present or last one at the end.
         self._lives: list[SimPlatform] = []
-        #: The last of them, None before the first.
+        #: The last of them, and its process; None before the first.
         self._life: SimPlatform | None = None
+        self.process: Process | None = None
         self._daemon: WatchedDaemon | None = None
         self._dies_silently = False
 
     # What is there at present, or was when the last daemon died.
-
-    @property
-    def process(self) -> Process | None:
-        return self._life.process if self._life is not None else None
 
     @property
     def role(self) -> Role | None:
@@ -119,7 +116,7 @@ class Host:
         process.on_death = lambda: self._mourn(process)
         life = SimPlatform(self.stage, self.name, self.conditions, process)
         self._lives.append(life)
-        self._life = life
+        self._life, self.process = life, process
         self._daemon, self.last_end = None, ""
         self.stage.world.note(self.name, f"boots as {role}")
         process.schedule(0, self._begin, life, role, discard_replica)

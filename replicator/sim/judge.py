@@ -16,16 +16,19 @@ It knows the truth from the machines' memory and the arbiter's record, never fro
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import compress
+from mmap import PROT_READ, mmap
+from operator import ne
 from typing import NamedTuple
 
 import xxhash
 
 from replicator.arbiter.base import ArbiterRecord
 from replicator.arbiter.keeper import LeaseDeadline
-from replicator.memory.pages import GuestLayout, GuestRam
+from replicator.errors import require
+from replicator.memory.pages import GuestRam
 from replicator.sim.arbiter import ArbiterServer
 from replicator.sim.disk import SimStore
 from replicator.sim.machine import Frame, Machine, MachineState, version_in
@@ -33,6 +36,7 @@ from replicator.sim.process import Process
 from replicator.sim.twin import TwinMachine
 from replicator.sim.twins import Twins
 from replicator.sim.world import World
+from replicator.store import Committed
 from replicator.units import PAGE_SIZE, Epoch
 
 #: Barriers that are remembered.
@@ -98,15 +102,16 @@ class Judge:
         self._left: dict[int, int] = {}
         self._covered: dict[int, int] = {}
         self._holders: dict[int, Process] = {}
-        #: All frames of a guest, and room for its pages.
-        self._frames: dict[GuestLayout, array[int]] = {}
-        self._pages = bytearray()
+        #: A guest's RAM -> the file behind it, which has the pages in the order of frames.
+        self._views: dict[GuestRam, mmap] = {}
 
     def forget(self) -> None:
         """The run is over: let go of the guest's memory at all those barriers."""
         self._barriers.clear()
         self._sent.clear()
         self._stores.clear()
+        while self._views:
+            self._views.popitem()[1].close()
         self.twins.forget()
 
     def accuse(self, promise: str, what: str) -> None:
@@ -146,7 +151,7 @@ class Judge:
                 self.accuse("C2", f"{host} gives term {after.term} up and may still speak")
 
     def on_resume(self, machine: Machine) -> None:
-        lineage, sent = machine.state.lineage, machine.state.sent
+        lineage, sent = machine.lineage, machine.sent
         if sent < self._left.get(lineage, 0):
             self.accuse("C4", f"a guest runs at frame {sent}, frame {self._left[lineage]} has left")
         for host, side in self.sides.items():
@@ -159,7 +164,7 @@ class Judge:
     def on_machine(self, host: str, machine: Machine, *, promoted: bool) -> None:
         self.sides[host].machine = machine
         machine.on_sent, machine.on_resume = self._on_sent, self.on_resume
-        lineage, sent = machine.state.lineage, machine.state.sent
+        lineage, sent = machine.lineage, machine.sent
         if not promoted:
             return
         self.take_overs += 1
@@ -191,7 +196,7 @@ class Judge:
 
     def _on_sent(self, machine: Machine, frame: Frame) -> None:
         self.twins.on_sent(machine, frame)
-        self._sent[frame] = machine.state.lineage
+        self._sent[frame] = machine.lineage
 
     def on_barrier(self, host: str, epoch: Epoch) -> None:
         side = self.sides[host]
@@ -206,16 +211,14 @@ class Judge:
         while len(self._barriers) > BARRIERS_KEPT:
             self._barriers.popitem(last=False)
 
-    def _read_all(self, ram: GuestRam) -> bytearray:
-        """Its pages, in the order of frames. Overwritten by the next call."""
-        layout = ram.layout
-        if layout not in self._frames:
-            self._frames[layout] = layout.pfns()
-        size = layout.pages * PAGE_SIZE
-        if len(self._pages) != size:
-            self._pages = bytearray(size)
-        ram.gather(self._frames[layout], self._pages)
-        return self._pages
+    def _read_all(self, ram: GuestRam) -> mmap:
+        """Its pages as they are, in the order of frames: through a mapping of our own, so that nothing is copied."""
+        view = self._views.get(ram)
+        if view is None:
+            layout = ram.layout
+            require(len(layout.segments) == 1, "a simulated guest has no hole in its RAM")
+            view = self._views[ram] = mmap(ram.fd, layout.file_bytes, prot=PROT_READ)
+        return view
 
     # The replica.
 
@@ -233,7 +236,7 @@ class Judge:
         truth = self._barriers.get((committed.term, committed.epoch))
         if truth is None:
             return
-        self._check_memory(host, store, truth, f"term {committed.term} epoch {committed.epoch}")
+        self._check_memory(host, store, truth, committed)
         lineage = truth.state.lineage
         self._covered[lineage] = max(self._covered.get(lineage, 0), truth.state.sent)
         if what == "committed":
@@ -241,18 +244,20 @@ class Judge:
             self.committed_ns[host] = self.world.now_ns
             self._check_set(host, store, truth)
 
-    def _check_memory(self, host: str, store: SimStore, truth: Snapshot, epoch: str) -> None:
+    def _check_memory(self, host: str, store: SimStore, truth: Snapshot, committed: Committed) -> None:
         ram = self._read_all(store.ram)
+        epoch = (committed.term, committed.epoch)
         if xxhash.xxh3_128_digest(ram) != truth.digest:
             starts = range(0, len(ram), PAGE_SIZE)
             found = [version_in(ram[start : start + PAGE_SIZE]) for start in starts]
             pairs = enumerate(zip(found, truth.versions, strict=True))
             wrong = {page: versions for page, versions in pairs if versions[0] != versions[1]}
             self.accuse(
-                "C3", f"{host}: the memory of {epoch} is not what the guest had, by versions: {wrong}"
+                "C3",
+                f"{host}: the memory of term and epoch {epoch} is not what the guest had, by versions: {wrong}",
             )
         elif store.device_state() != truth.state.pack():
-            self.accuse("C3", f"{host}: the device state of {epoch} is not what the guest had")
+            self.accuse("C3", f"{host}: the device state of term and epoch {epoch} is not what the guest had")
 
     def _check_set(self, host: str, store: SimStore, truth: Snapshot) -> None:
         base = store.base
@@ -262,8 +267,8 @@ class Judge:
             before = self._barriers.get((base.term, base.epoch))
             if before is None or before.state.lineage != truth.state.lineage:
                 return
-            pairs = zip(before.versions, truth.versions, strict=True)
-            missing = {pfn for pfn, (old, new) in enumerate(pairs) if old != new} - store.pfns
+            written = map(ne, before.versions, truth.versions)
+            missing = set(compress(range(len(truth.versions)), written)) - store.pfns
         if missing:
             self.accuse("C5", f"{host}: pages {sorted(missing)} were written and are not in the epoch's set")
 

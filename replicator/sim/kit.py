@@ -49,7 +49,7 @@ class SimStandby:
             self._ended.set_result("killed")
 
     def die(self) -> None:
-        self._process.run(lambda: None if self._ended.done() else self._ended.set_result("it died"))
+        self._process.run(lambda: None if self._ended.done() else self._ended.set_result("it died"), ())
 
 
 @dataclass(frozen=True, slots=True)

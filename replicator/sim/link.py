@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from functools import partial
 
 from replicator.errors import TransportError
@@ -69,7 +69,8 @@ class SimLink(Listener):
         self._incoming: dict[bytes, Connection] = {}
         self._control: deque[tuple[Pipe | None, LinkEvent | None]] = deque()
         self._bulk: deque[tuple[Pipe, list[memoryview]]] = deque()
-        self._wake = asyncio.Event()
+        #: Of who waits in `received`.
+        self._reader: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._turns = {"bulk": asyncio.Lock(), "control": asyncio.Lock()}
         self._closed = False
@@ -85,7 +86,7 @@ class SimLink(Listener):
         self._closed = True
         await self.disconnect()
         self._network.unlisten(self._host, self)
-        self._wake.set()
+        self._wake()
 
     # The side that dials.
 
@@ -148,13 +149,12 @@ class SimLink(Listener):
         self.process.schedule(self._network.world.between(*REDIAL_NS), self._redial, self._dial_number)
 
     async def send(self, message: Message, payload: memoryview | bytes | None = None) -> None:
-        frames = pack(message, payload, Channel.CONTROL, reply=False)
-        await self._send("control", lambda: frames)
+        await self._send("control", pack(message, payload, Channel.CONTROL, reply=False))
 
     async def send_bulk(self, header: Message, payload: memoryview | bytes | None = None) -> None:
         frames = pack(header, payload, Channel.BULK, reply=False)
         self._sender.check()
-        await self._send("bulk", lambda: self._wrap(frames))
+        await self._send("bulk", frames)
 
     def _wrap(self, frames: Frames) -> Frames:
         wrapped = self._sender.wrap(frames)
@@ -172,13 +172,27 @@ class SimLink(Listener):
         self._receiver.open_with(keys)
         self._opening = keys
 
-    async def _send(self, name: str, make_frames: Callable[[], Frames]) -> None:
+    async def _send(self, name: str, frames: Frames) -> None:
+        """One after the other, in the order of the calls."""
         connection = self._dialled
+        if connection is None:
+            raise TransportError("no connection to the peer")
+        pipe = connection.pipes[name]
+        if pipe.senders or connection.closed or not pipe.has_room:
+            pipe.senders += 1
+            try:
+                await self._wait_for_room(connection, name)
+            finally:
+                pipe.senders -= 1
+        connection.send(pipe, self._wrap(frames) if name == "bulk" else frames)
+
+    async def _wait_for_room(self, connection: Connection, name: str) -> None:
+        pipe = connection.pipes[name]
         async with self._turns[name]:
-            while connection is not None and not connection.closed and connection is self._dialled:
-                if connection.pipes[name].has_room:
-                    connection.send(name, make_frames())
+            while not connection.closed and connection is self._dialled:
+                if pipe.has_room:
                     return
+                pipe.is_awaited = True
                 self._room.clear()
                 await self._room.wait()
         raise TransportError("no connection to the peer")
@@ -199,9 +213,10 @@ class SimLink(Listener):
         connection = self._incoming.get(peer_id)
         if connection is None or connection.closed:
             raise TransportError("the peer that should get a reply is gone")
-        if not connection.pipes["replies"].has_room:
+        replies = connection.pipes["replies"]
+        if not replies.has_room:
             raise TransportError("the peer does not read its replies")
-        connection.send("replies", frames)
+        connection.send(replies, frames)
 
     # What comes in.
 
@@ -211,22 +226,27 @@ class SimLink(Listener):
             self._put_control(pipe, unpack(channel, peer_id, views, reply=reply))
         else:
             self._bulk.append((pipe, views))
-            self._wake.set()
+            self._wake()
 
     def _put_control(self, pipe: Pipe | None, event: LinkEvent) -> None:
         self._control.append((pipe, event))
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
     async def received(self) -> AsyncIterator[LinkEvent]:
         while not self._closed:
-            self._wake.clear()
             if self._control:
                 pipe, event = self._control.popleft()
             elif self._bulk:
                 pipe, views = self._bulk.popleft()
                 event = self._open_bulk(views)
             else:
-                await self._wake.wait()
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
                 continue
             if pipe is not None:
                 pipe.consumed()

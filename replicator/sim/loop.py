@@ -10,17 +10,18 @@ import contextlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from replicator.errors import InvariantError
 from replicator.units import NS_PER_S
 
 if TYPE_CHECKING:
     from replicator.sim.process import Process
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Job:
     """Itself and no other, whatever it works on."""
 
@@ -30,24 +31,38 @@ class _Job:
     args: tuple[Any, ...]
 
 
-class _Step(asyncio.Handle):
-    """A callback and its arguments, made with less ado: there are more of these than of anything else."""
+#: A callback and its arguments: there are more of these than of anything else.
+Step = tuple[Callable[..., object], tuple[Any, ...]]
 
-    __slots__ = ()
+
+class _NoHandle(asyncio.Handle):
+    """Of a step: nobody takes one back, so that all have the same."""
+
+    def __init__(self) -> None:
+        """Of no loop."""
+
+    def cancel(self) -> None:
+        raise InvariantError("a step of a simulated loop cannot be taken back")
+
+
+_NO_HANDLE = _NoHandle()
+
+
+class _Timer(asyncio.TimerHandle):
+    """Made with less ado."""
 
     def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: ProcessLoop,
-        context: Context | None,
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: ProcessLoop
     ) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
+        self._when, self._callback, self._args, self._loop = when, callback, args, loop
+        self._cancelled = self._scheduled = False
         self._repr = self._source_traceback = None
+
+
+def _fire(timer: Any) -> None:
+    """It may have been cancelled since its time came."""
+    if not timer._cancelled:
+        timer._callback(*timer._args)
 
 
 class ProcessLoop(asyncio.AbstractEventLoop):
@@ -55,7 +70,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._ready: deque[asyncio.Handle] = deque()
+        #: In order.
+        self.ready: deque[Step] = deque()
         #: Keeps tasks of a dead process from being collected, which would run their clean-up.
         self._tasks: set[asyncio.Task[Any]] = set()
         #: Work of the pool that has not begun, in order.
@@ -64,17 +80,14 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.errors: list[str] = []
 
     def run_ready(self) -> None:
-        process, ready = self._process, self._ready
+        """In one context: a daemon has no context variables."""
+        process, ready = self._process, self.ready
         while ready and process.alive and not process.frozen and not process.hung:
-            handle: Any = ready.popleft()
-            if handle._cancelled:
-                continue
+            callback, arguments = ready.popleft()
             try:
-                handle._context.run(handle._callback, *handle._args)
+                callback(*arguments)
             except BaseException as error:
-                self.call_exception_handler(
-                    {"message": f"exception in {handle._callback!r}", "exception": error}
-                )
+                self.call_exception_handler({"message": f"exception in {callback!r}", "exception": error})
             if process.steps_left:
                 process.count_step()
 
@@ -95,9 +108,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = _Step(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
+        self.ready.append((callback, args))
+        return _NO_HANDLE
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -110,11 +122,15 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(self.time() + delay, callback, args, self, context)
+        handle = _Timer(self.time() + delay, callback, args, self)
         process = self._process
         delay_ns = process.clock.world_ns(max(0, round(delay * NS_PER_S)))
-        process.schedule(delay_ns, self._ready.append, handle)
+        process.schedule(delay_ns, self._expire, handle)
         return handle
+
+    def _expire(self, timer: Any) -> None:
+        if not timer._cancelled:
+            self.ready.append((_fire, (timer,)))
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -173,7 +189,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
 
     def bury(self) -> None:
         """At the end of the run: let go of what a dead process has left, without a word."""
-        self._ready.clear()
+        self.ready.clear()
         for task in list(self._tasks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with contextlib.suppress(BaseException):

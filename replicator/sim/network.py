@@ -142,7 +142,7 @@ class Network:
     def _deliver_beat(self, sender: str, receiver: str, beat: bytes) -> None:
         if (found := self._beat_listeners.get(receiver)) is not None:
             process, take = found
-            process.run(take, sender, beat)
+            process.run(take, (sender, beat))
 
 
 class Listener(ABC):
@@ -176,7 +176,11 @@ class Pipe:
     free_at_ns: int = 0
     #: Damage may be anywhere in a message, and not in its payload only.
     sealed: bool = False
+    #: Called at the sender's after a message was taken out while somebody waited for room.
     on_room: Callable[[], None] = lambda: None
+    is_awaited: bool = False
+    #: Messages whose senders wait for room, or for their turn.
+    senders: int = 0
 
     @property
     def has_room(self) -> bool:
@@ -185,7 +189,9 @@ class Pipe:
     def consumed(self) -> None:
         """The receiver took a message out of its inbox."""
         self.under_way -= 1
-        self.sender.schedule(0, self.on_room)
+        if self.is_awaited:
+            self.is_awaited = False
+            self.sender.schedule(0, self.on_room)
 
 
 class Connection:
@@ -213,16 +219,17 @@ class Connection:
     def add_pipe(self, name: str, pipe: Pipe) -> None:
         self.pipes[name] = pipe
 
-    def send(self, name: str, frames: Frames) -> None:
+    def send(self, pipe: Pipe, frames: Frames) -> None:
         """The caller has looked whether there is room."""
-        pipe, world = self.pipes[name], self.world
+        world = self.world
         pipe.under_way += 1
         pipe.sent.append(frames)
-        if world.chance(pipe.weather.drop):
+        weather = pipe.weather
+        if weather.drop and world.chance(weather.drop):
             pipe.under_way -= 1
-        elif world.chance(pipe.weather.reset):
+        elif weather.reset and world.chance(weather.reset):
             self.fall("a damaged message broke the connection")
-        elif pipe.weather.cut:
+        elif weather.cut:
             pipe.stuck.append(frames)
             self._lose_patience()
         else:
@@ -230,18 +237,18 @@ class Connection:
 
     def _travel(self, pipe: Pipe, frames: Frames) -> None:
         world, weather = self.world, pipe.weather
-        if world.chance(weather.flip):
+        if weather.flip and world.chance(weather.flip):
             frames = flip_anywhere(world, frames) if pipe.sealed else flip_payload(world, frames)
         at_ns = world.now_ns + world.between(*weather.latency_ns)
         if weather.bytes_per_s:
             at_ns += sum(map(len, frames)) * 1_000_000_000 // weather.bytes_per_s
         # In order: nothing overtakes within a pipe.
-        pipe.free_at_ns = max(at_ns, pipe.free_at_ns + 1)
-        world.at(pipe.free_at_ns, self._arrive, pipe, frames)
+        pipe.free_at_ns = at_ns = max(at_ns, pipe.free_at_ns + 1)
+        world.put(at_ns - world.now_ns, self._arrive, (pipe, frames))
 
     def _arrive(self, pipe: Pipe, frames: Frames) -> None:
         if not self.closed:
-            pipe.receiver.run(pipe.deliver, frames)
+            pipe.receiver.run(pipe.deliver, (frames,))
         elif pipe.weather.echo:
             self._echo(pipe, frames)
 
@@ -249,7 +256,7 @@ class Connection:
         """It was in a buffer when the connection fell: it comes late, perhaps behind those of the next one."""
         delay_ns = self.world.between(NS_PER_MS, 60 * NS_PER_MS)
         for _ in range(self.world.between(0, 2)):
-            self.world.after(delay_ns, pipe.receiver.run, pipe.deliver, frames)
+            pipe.receiver.schedule(delay_ns, pipe.deliver, frames)
 
     def _lose_patience(self) -> None:
         self._patience += 1
@@ -282,8 +289,8 @@ class Connection:
             if pipe.weather.echo:
                 for frames in pipe.sent:
                     self._echo(pipe, frames)
-        world.after(world.between(0, 5 * NS_PER_MS), self._dialler.run, self._on_fall, self, reason)
-        world.after(world.between(0, 5 * NS_PER_MS), self._listener.process.run, self._listener.lose, self)
+        self._dialler.schedule(world.between(0, 5 * NS_PER_MS), self._on_fall, self, reason)
+        self._listener.process.schedule(world.between(0, 5 * NS_PER_MS), self._listener.lose, self)
 
 
 def flip_payload(world: World, frames: Frames) -> Frames:

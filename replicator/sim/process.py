@@ -7,7 +7,7 @@ coroutines are kept until the end of the run, so that no clean-up code runs that
 
 from __future__ import annotations
 
-from asyncio import events
+from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -49,21 +49,23 @@ class Process:
 
     def schedule(self, delay_ns: int, action: Action, *arguments: Any) -> None:
         """Let a thread of this process do something."""
-        self.world.put(delay_ns, self.run, (action, *arguments))
+        self.world.put(delay_ns, self.run, (action, arguments))
 
-    def run(self, action: Action, *arguments: Any) -> None:
+    def run(self, action: Action, arguments: tuple[Any, ...]) -> None:
         """Now, or once it is thawed, or never."""
         if self.frozen:
             self._waiting.append((action, arguments))
         elif self.alive:
-            events._set_running_loop(self.loop)
+            loop = self.loop
+            _set_running_loop(loop)
             try:
                 action(*arguments)
-                self.loop.run_ready()
+                if loop.ready:
+                    loop.run_ready()
             except ProcessDied:
                 pass
             finally:
-                events._set_running_loop(None)
+                _set_running_loop(None)
 
     def draw_pool_delay(self) -> int:
         """How long a piece of work waits for a thread of the pool, or is on its way."""
@@ -93,7 +95,7 @@ class Process:
         self.frozen = False
         waiting, self._waiting = self._waiting, deque()
         for action, arguments in waiting:
-            self.world.after(0, self.run, action, *arguments)
+            self.schedule(0, action, *arguments)
         self.wake()
 
     def hang(self) -> None:
@@ -104,7 +106,7 @@ class Process:
         self.wake()
 
     def wake(self) -> None:
-        self.world.after(0, self.run, _nothing)
+        self.schedule(0, _nothing)
 
 
 def _nothing() -> None:

@@ -44,7 +44,7 @@ class Pumped(MemoryOutput):
     def _pump_now(self) -> None:
         self._is_pumping = False
         super().pump()
-        if self.muted:
+        if self._core.muted:
             self._process.schedule(LOOK_MUTED_NS, self.pump)
 
     def drain_and_mark(self, epoch: Epoch) -> BarrierMark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,7 +16,8 @@ from replicator.sim.settings import Modes, draw_settings
 from replicator.sim.simulation import Result, Simulation
 
 SHRINK_RUNS_MAX = 80
-SEEDS_A_JOB = 8
+#: Few, where there are few seeds: at the end no worker is to wait long for another.
+SEEDS_A_JOB_MAX = 8
 #: Objects that a worker makes before it looks for those that hold each other.
 GARBAGE_MAX = 50_000
 
@@ -56,8 +58,11 @@ def run_many(seeds: range, jobs: int, modes: Modes = Modes.REMUS) -> Iterator[Re
     if jobs <= 1:
         yield from map(run_one, seeds)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
-        yield from pool.map(run_one, seeds, chunksize=SEEDS_A_JOB)
+    # A fork has imported all already; where other threads run it might begin with a lock that nobody opens.
+    method = "fork" if threading.active_count() == 1 else "spawn"
+    with ProcessPoolExecutor(jobs, mp_context=get_context(method), initializer=begin_worker) as pool:
+        at_once = max(1, min(SEEDS_A_JOB_MAX, len(seeds) // (32 * jobs)))
+        yield from pool.map(run_one, seeds, chunksize=at_once)
 
 
 def begin_worker() -> None:

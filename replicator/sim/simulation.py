@@ -145,10 +145,11 @@ class Simulation:
             self._world.note("fault", f"is over: {fault.kind.name} {fault.host}")
 
     def _watch(self, host: str, role: Role, happening: object) -> None:
-        self._world.note(host, happening)
+        world = self._world
+        world.trace.append((world.now_ns, host, happening))
         if isinstance(happening, Event):
             self._met[state_of(role.machine), type(happening)] += 1
-        elif isinstance(happening, HandOver):
+        elif type(happening) is HandOver:
             self._witness.check_emptied(host)
 
     def _describe_coverage(self) -> Counter[tuple[str, str]]:
@@ -163,8 +164,10 @@ def state_of(machine: PrimaryMachine | SecondaryMachine) -> State:
         step = machine.pipeline.step
         state = "primary", machine.life._value_, machine.link._value_, machine.bar._value_, step._value_
         return state if machine.colo is None else (*state, _state_of_colo(machine.colo))
-    vm = () if machine.vm.state is Vm.NONE else (f"vm {machine.vm.state._value_}",)
-    return "secondary", machine.life._value_, machine.replica._value_, *vm, machine.receiving is not None
+    replica, receives = machine.replica._value_, machine.receiving is not None
+    if machine.vm.state is Vm.NONE:
+        return "secondary", machine.life._value_, replica, receives
+    return "secondary", machine.life._value_, replica, f"vm {machine.vm.state._value_}", receives
 
 
 def _state_of_colo(colo: Colo) -> str:

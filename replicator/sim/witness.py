@@ -32,6 +32,7 @@ class Witness:
         self._pair = pair
         self._world = pair.world
         self._judge = pair.stage.judge
+        self._epochs_min = pair.stage.settings.epochs_min
         #: When a host last was good for a take-over.
         self._of_use_ns: dict[str, int] = {}
         #: Since when it has said that it is alone.
@@ -62,15 +63,19 @@ class Witness:
         """C8, and whether the pair has come to rest."""
         world, judge = self._world, self._judge
         world.after(SAMPLE_NS, self._sample)
+        awake = []
         for name, host in self._pair.hosts.items():
-            if self._is_of_use(host):
+            process = host.process
+            if process is None or not process.alive or process.frozen:
+                # Nobody is asked; who wakes up gets its time to look around.
+                self._alone_since_ns[name] = world.now_ns
+                continue
+            awake.append(host)
+            if self._held_by(host) is not None:
+                # A replica is there, and a process that would notice.
                 self._of_use_ns[name] = world.now_ns
         protected = False
-        for host in self._pair.hosts.values():
-            if not host.alive or host.process is None or host.process.frozen:
-                # Nobody is asked; who wakes up gets its time to look around.
-                self._alone_since_ns[host.name] = world.now_ns
-                continue
+        for host in awake:
             word = self._word_of(host)
             protected |= word.startswith("protected")
             self._note_colo(host)
@@ -106,16 +111,18 @@ class Witness:
 
     def _held_by(self, host: Host) -> int | None:
         """The epoch that this side would go on from: its replica's, or its VM's."""
-        committed = host.store.committed if host.store is not None else None
+        store = host.store
+        committed = store.committed if store is not None else None
         if committed is not None:
             return committed.epoch
-        origin = self._judge.twins.origin_at(host.name)
-        return origin[1] if host.vm is not None and host.vm.machine.alive and origin is not None else None
+        vm, origin = host.vm, self._judge.twins.origin_at(host.name)
+        return origin[1] if vm is not None and vm.machine.alive and origin is not None else None
 
     def _check_voice(self, host: Host, word: str) -> None:
         """Who says that it is alone lets its guest speak."""
-        output = host.network.output if host.network is not None else None
-        if word in ("active-alone", "unprotected") and output is not None and output.running:
+        network = host.network if word in ("active-alone", "unprotected") else None
+        output = network.output if network is not None else None
+        if output is not None and output.running:
             silent_ns = output.stats().oldest_held_age_ns
             alone_ns = self._world.now_ns - self._alone_since_ns.get(host.name, 0)
             if min(silent_ns, alone_ns) > MUTE_NS:
@@ -133,12 +140,6 @@ class Witness:
     def _of_use_until_ns(self, name: str) -> int:
         return max(self._of_use_ns.get(name, 0), self._judge.committed_ns.get(name, 0))
 
-    def _is_of_use(self, host: Host) -> bool:
-        """Whether a replica is there, and a process that would notice."""
-        if host.process is None or not host.alive or host.process.frozen:
-            return False
-        return self._held_by(host) is not None
-
     def _has_voice(self) -> bool:
         """Nothing that was said has waited for long."""
         outputs = (host.network.output for host in self._pair.hosts.values() if host.network is not None)
@@ -147,7 +148,7 @@ class Witness:
 
     def has_settled(self) -> bool:
         """Whether the run is long enough, and the pair has been protected for a while."""
-        return self._judge.commits >= self._pair.stage.settings.epochs_min and self.is_calm()
+        return self._judge.commits >= self._epochs_min and self.is_calm()
 
     def is_calm(self) -> bool:
         """Whether the pair has been protected for a while."""

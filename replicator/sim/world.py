@@ -31,28 +31,27 @@ class World:
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=TRACE_KEPT)
         #: Set when the run is over: whatever is still torn down afterwards has no effect.
         self.over = False
-        self.steps = 0
         self._heap: list[tuple[int, int, Action, tuple[Any, ...]]] = []
-        self._numbers = count()
+        self._next_number = count().__next__
 
     def at(self, at_ns: int, action: Action, *arguments: Any) -> None:
         """Let `action` happen at a time; in the past means now."""
-        heappush(self._heap, (max(at_ns, self.now_ns), next(self._numbers), action, arguments))
+        heappush(self._heap, (max(at_ns, self.now_ns), self._next_number(), action, arguments))
 
     def after(self, delay_ns: int, action: Action, *arguments: Any) -> None:
-        self.put(delay_ns, action, arguments)
+        at_ns = self.now_ns + delay_ns if delay_ns > 0 else self.now_ns
+        heappush(self._heap, (at_ns, self._next_number(), action, arguments))
 
     def put(self, delay_ns: int, action: Action, arguments: tuple[Any, ...]) -> None:
         """As `after`, for those who have the arguments in one piece."""
         at_ns = self.now_ns + delay_ns if delay_ns > 0 else self.now_ns
-        heappush(self._heap, (at_ns, next(self._numbers), action, arguments))
+        heappush(self._heap, (at_ns, self._next_number(), action, arguments))
 
     def step(self) -> bool:
         """Let the next thing happen. False when nothing is left."""
         if not self._heap:
             return False
         self.now_ns, _, action, arguments = heappop(self._heap)
-        self.steps += 1
         action(*arguments)
         return True
 

@@ -66,31 +66,30 @@ class EpochStream:
         Raises EpochError for bytes that are no epoch.
         """
         batches: list[PageBatch] = []
-        position = 0
-        while size := self._size_of_next(view[position:]):
-            batch = self._read(view[position : position + size])
+        rest = view
+        while rest and (size := self._size_of_next(rest)):
+            batch = self._read(rest[:size])
             if batch is not None:
                 batches.append(batch)
-            position += size
-        return batches, position
+            rest = rest[size:]
+        return batches, len(view) - len(rest)
 
     def _size_of_next(self, view: memoryview) -> int:
-        """Bytes of the next header or padded record; 0 when it is not whole yet."""
-        if not view:
-            return 0
+        """Bytes of the next header or padded record; 0 when it is not whole yet. `view` is not empty."""
         if self._layer is _Layer.START:
             if len(view) < _RECORD_BYTES:
                 return 0
             is_start = int.from_bytes(view[:_RECORD_BYTES], "big") == layout.LIBXL_IDENT
             self._layer = _Layer.PROLOGUE if is_start else _Layer.LIBXC
-        if self._layer is _Layer.DONE:
-            raise self._error(f"{len(view)} bytes after CHECKPOINT_END")
-        if self._layer is _Layer.PROLOGUE:
+        layer = self._layer
+        if layer is _Layer.LIBXC or layer is _Layer.LIBXL:
+            size = self._record_size(view)
+        elif layer is _Layer.PROLOGUE:
             size = _PROLOGUE_BYTES
-        elif self._layer is _Layer.LIBXC_HEADERS:
+        elif layer is _Layer.LIBXC_HEADERS:
             size = _LIBXC_HEADERS_BYTES
         else:
-            size = self._record_size(view)
+            raise self._error(f"{len(view)} bytes after CHECKPOINT_END")
         return size if 0 < size <= len(view) else 0
 
     def _record_size(self, view: memoryview) -> int:
@@ -103,15 +102,16 @@ class EpochStream:
         return _RECORD_BYTES + layout.padded(length)
 
     def _read(self, view: memoryview) -> PageBatch | None:
-        if self._layer is _Layer.PROLOGUE:
+        layer = self._layer
+        if layer is _Layer.LIBXC:
+            return self._read_libxc(view)
+        if layer is _Layer.PROLOGUE:
             record = layout.RECORD_HEADER.unpack_from(view, layout.LIBXL_HEADER.size)
             if record != (LibxlType.LIBXC_CONTEXT, 0):
                 raise self._error("the stream's first record is not LIBXC_CONTEXT")
             self._layer = _Layer.LIBXC_HEADERS
-        elif self._layer is _Layer.LIBXC_HEADERS:
+        elif layer is _Layer.LIBXC_HEADERS:
             self._layer = _Layer.LIBXC
-        elif self._layer is _Layer.LIBXC:
-            return self._read_libxc(view)
         else:
             kind, length = layout.RECORD_HEADER.unpack_from(view)
             self._read_libxl(kind, view[_RECORD_BYTES : _RECORD_BYTES + length])

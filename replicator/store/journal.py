@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
 import xxhash
 
+from replicator.frozen import frozen
 from replicator.store import files
 
 BLOCK_BYTES = 4096
@@ -46,7 +46,7 @@ class Phase(IntEnum):
     UNDO_ACTIVE = 5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochMark:
     """One whole epoch and its device state. Epoch 0 means: none."""
 
@@ -63,7 +63,7 @@ class EpochMark:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """Content of the journal. `state_slot` is the device state file of `committed`; `pending` uses the
     other."""
@@ -72,19 +72,19 @@ class Entry:
     layout_check: int
     boot: bytes
     phase: Phase = Phase.UNSYNCED
-    generation: int = 0
     state_slot: int = 0
     staged_bytes: int = 0
     reason: str = ""
     committed: EpochMark = EpochMark()
     pending: EpochMark = EpochMark()
 
-    def pack(self) -> bytes:
+    def pack(self, generation: int) -> bytes:
+        """The bytes of a slot, which count if no other slot has a higher generation."""
         reason = self.reason.encode()[:REASON_BYTES_MAX]
         body = (
             _ENTRY.pack(
                 _MAGIC,
-                self.generation,
+                generation,
                 self.phase,
                 self.state_slot,
                 self.staged_bytes,
@@ -99,7 +99,8 @@ class Entry:
         return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
 
 
-def _unpack(slot: bytes) -> Entry | None:
+def _unpack(slot: bytes) -> tuple[int, Entry] | None:
+    """The generation of a slot and what it says."""
     if len(slot) < _SLOT_BYTES:
         return None
     body = slot[: _SLOT_BYTES - _CHECKSUM.size]
@@ -108,18 +109,18 @@ def _unpack(slot: bytes) -> Entry | None:
     magic, generation, phase, state_slot, staged, ram_bytes, layout, boot, reason = _ENTRY.unpack_from(body)
     if magic != _MAGIC or phase not in Phase.__members__.values() or state_slot > 1:
         return None
-    return Entry(
+    entry = Entry(
         ram_bytes=ram_bytes,
         layout_check=layout,
         boot=boot,
         phase=Phase(phase),
-        generation=generation,
         state_slot=state_slot,
         staged_bytes=staged,
         reason=reason.rstrip(b"\0").decode(errors="replace"),
         committed=EpochMark(*_MARK.unpack_from(body, _ENTRY.size)),
         pending=EpochMark(*_MARK.unpack_from(body, _ENTRY.size + _MARK.size)),
     )
+    return generation, entry
 
 
 class Journal:
@@ -142,18 +143,17 @@ class Journal:
     def read(self) -> Entry | None:
         """Newest valid entry, or None when the file is new or unusable."""
         slots = [files.read_at(self._fd, self._path, _SLOT_BYTES, slot * BLOCK_BYTES) for slot in (0, 1)]
-        entries = [entry for slot in slots if (entry := _unpack(slot)) is not None]
-        newest = max(entries, key=lambda entry: entry.generation, default=None)
-        if newest is not None:
-            self.entry = newest
-            self._generation = newest.generation
-        return newest
+        found = [one for slot in slots if (one := _unpack(slot)) is not None]
+        if not found:
+            return None
+        self._generation, self.entry = max(found, key=lambda one: one[0])
+        return self.entry
 
     def write(self, entry: Entry) -> None:
         """Replace the older slot by `entry`, under the next generation."""
         self._generation += 1
-        entry = replace(entry, generation=self._generation)
-        self._write_at(self._fd, self._path, entry.pack(), (self._generation % 2) * BLOCK_BYTES)
+        data = entry.pack(self._generation)
+        self._write_at(self._fd, self._path, data, (self._generation % 2) * BLOCK_BYTES)
         self.entry = entry
 
     def close(self) -> None:

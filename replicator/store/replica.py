@@ -79,9 +79,10 @@ class ReplicaStore:
     def committed(self) -> Committed | None:
         if self._files is None:
             return None
-        if self._files.entry is not self._read_entry:
-            self._read_entry = self._files.entry
-            self._committed = committed_of(self._read_entry)
+        entry = self._files.journal.entry
+        if entry is not self._read_entry:
+            self._read_entry = entry
+            self._committed = committed_of(entry)
         return self._committed
 
     @property

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
 from replicator.errors import InvariantError
 
@@ -22,9 +22,19 @@ class Unfit(Exception):
 
 Check = Callable[[object], object]
 
-_CHECKS: dict[type[Any], dict[str, Check]] = {}
-#: Of each dataclass, the fields that hold another one.
-_NESTED: dict[type[Any], tuple[str, ...]] = {}
+
+class _Form(NamedTuple):
+    """What is known of a dataclass once its annotations were read."""
+
+    #: The check of each field, in order.
+    checks: dict[str, Check]
+    #: The fields that hold another dataclass.
+    nested: tuple[str, ...]
+    #: Its `problem`.
+    check_together: Callable[[Any], str] | None
+
+
+_FORMS: dict[type[Any], _Form] = {}
 
 
 def integer(low: int, high: int) -> Check:
@@ -39,12 +49,14 @@ def integer(low: int, high: int) -> Check:
 
 
 def text(chars_max: int, pattern: str = "") -> Check:
+    matches = re.compile(pattern).fullmatch if pattern else None
+
     def check(value: object) -> str:
         if type(value) is not str:
             raise Unfit(f"must be text, not {type(value).__name__}")
         if len(value) > chars_max:
             raise Unfit(f"{len(value)} characters are more than {chars_max}")
-        if pattern and not re.fullmatch(pattern, value):
+        if matches is not None and not matches(value):
             raise Unfit(f"{value!r} does not match {pattern}")
         return value
 
@@ -123,35 +135,31 @@ def nested(cls: type[Any]) -> Check:
 
 def build(cls: type[Any], found: dict[str, Any]) -> Any:
     """The dataclass made of exactly these fields, each checked; Unfit names the first that is not in order."""
-    checks = _CHECKS.get(cls) or checks_of(cls)
+    checks, _, check_together = _FORMS.get(cls) or _form_of(cls)
     if len(found) != len(checks):
         raise _explain(checks, found)
     try:
         message = cls(*[check(found[name]) for name, check in checks.items()])
     except (KeyError, Unfit):
         raise _explain(checks, found) from None
-    _check_together(message)
+    if check_together is not None and (problem := check_together(message)):
+        raise Unfit(problem)
     return message
 
 
 def checked_map(record: Any) -> dict[str, Any]:
     """The fields of a dataclass by name in the form that its checks give them; nested dataclasses become maps too."""
     cls = type(record)
-    checks = _CHECKS.get(cls) or checks_of(cls)
-    if _NESTED[cls]:
+    checks, nested_names, check_together = _FORMS.get(cls) or _form_of(cls)
+    if nested_names:
         return as_map(build(cls, as_map(record)))
     try:
         found = {name: check(getattr(record, name)) for name, check in checks.items()}
     except Unfit:
         raise _explain(checks, as_map(record)) from None
-    if hasattr(cls, "problem"):
-        _check_together(cls(**found))
-    return found
-
-
-def _check_together(message: Any) -> None:
-    if hasattr(message, "problem") and (problem := message.problem()):
+    if check_together is not None and (problem := check_together(record)):
         raise Unfit(problem)
+    return found
 
 
 def _explain(checks: dict[str, Check], found: dict[str, Any]) -> Unfit:
@@ -172,11 +180,16 @@ def _explain(checks: dict[str, Check], found: dict[str, Any]) -> Unfit:
 
 def checks_of(cls: type[Any]) -> dict[str, Check]:
     """The check of each field of a dataclass, in order."""
-    if cls not in _CHECKS:
+    return _form_of(cls).checks
+
+
+def _form_of(cls: type[Any]) -> _Form:
+    if cls not in _FORMS:
         hints = get_type_hints(cls, include_extras=True)
-        _CHECKS[cls] = {one.name: _check_in(hints[one.name]) for one in fields(cls)}
-        _NESTED[cls] = tuple(name for name in _CHECKS[cls] if is_dataclass(hints[name].__origin__))
-    return _CHECKS[cls]
+        checks = {one.name: _check_in(hints[one.name]) for one in fields(cls)}
+        nested_names = tuple(name for name in checks if is_dataclass(hints[name].__origin__))
+        _FORMS[cls] = _Form(checks, nested_names, getattr(cls, "problem", None))
+    return _FORMS[cls]
 
 
 def _check_in(hint: Any) -> Check:
@@ -190,15 +203,14 @@ def as_map(record: Any) -> dict[str, Any]:
     """The fields of a dataclass by name; nested dataclasses become maps too."""
     cls = type(record)
     found = {name: getattr(record, name) for name in checks_of(cls)}
-    for name in _NESTED[cls]:
+    for name in _form_of(cls).nested:
         if is_dataclass(found[name]):
             found[name] = as_map(found[name])
     return found
 
 
-def map_once(pairs: Iterable[tuple[object, object]]) -> dict[object, object]:
+def map_once(pairs: Sequence[tuple[object, object]]) -> dict[object, object]:
     """A msgpack map without repeated keys (for `object_pairs_hook`)."""
-    pairs = list(pairs)
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from replicator.errors import BadRecord, RecordOrder, RecordTooLarge
+from replicator.frozen import frozen
 from replicator.wire import layout
 from replicator.wire.entries import EntrySurvey, pfns_of
 from replicator.wire.layout import CheckpointStateId, DomainType, LibxcType, LibxlType
@@ -40,7 +41,7 @@ class Place(NamedTuple):
 # Headers
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class XlHeader:
     """What `xl` puts in front of a stream: how its configuration is written, and the configuration."""
 
@@ -63,14 +64,14 @@ class XlHeader:
         return text.removesuffix(b"\0") if self.is_json else text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Handshake:
     """Behind the stream of a migration: the source lets the target run the guest."""
 
     NAME: ClassVar[str] = "migration handshake"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LibxlHeader:
     """Starts a libxl stream."""
 
@@ -79,7 +80,7 @@ class LibxlHeader:
     converted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageHeader:
     """Starts a libxc stream."""
 
@@ -87,7 +88,7 @@ class ImageHeader:
     version: int = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DomainHeader:
     """Follows the image header. xen_major 0 means that no Xen wrote the stream."""
 
@@ -108,14 +109,14 @@ Header = LibxlHeader | ImageHeader | DomainHeader
 # libxc records
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class End:
     """Last record of a libxc stream."""
 
     TYPE: ClassVar[LibxcType] = LibxcType.END
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PageData:
     """Guest pages. `entries` are raw (type and pfn); `pages` has 4096 bytes for each entry whose type has
     data."""
@@ -157,7 +158,7 @@ class PageRun:
     pages: memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PvInfo:
     """Word size of a PV guest in bytes and the levels of its page tables."""
 
@@ -166,7 +167,7 @@ class PvInfo:
     pt_levels: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class P2mFrames:
     """The pfns of the frames that hold the guest's p2m list, for the pfns from start_pfn to end_pfn
     (inclusive)."""
@@ -177,7 +178,7 @@ class P2mFrames:
     frames: array[int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VcpuBasic:
     """vcpu_guest_context of one vcpu; an empty blob means nothing."""
 
@@ -186,7 +187,7 @@ class VcpuBasic:
     blob: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VcpuExtended:
     """Extended context of one vcpu."""
 
@@ -195,7 +196,7 @@ class VcpuExtended:
     blob: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VcpuXsave:
     """xsave area of one vcpu."""
 
@@ -209,7 +210,7 @@ class VcpuMsr(NamedTuple):
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VcpuMsrs:
     """MSRs of one vcpu."""
 
@@ -218,7 +219,7 @@ class VcpuMsrs:
     msrs: tuple[VcpuMsr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SharedInfo:
     """The shared info page of a PV guest."""
 
@@ -226,7 +227,7 @@ class SharedInfo:
     page: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TscInfo:
     """How the guest sees its time stamp counter."""
 
@@ -237,7 +238,7 @@ class TscInfo:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HvmContext:
     """The hypervisor's state of an HVM guest, opaque."""
 
@@ -250,7 +251,7 @@ class HvmParam(NamedTuple):
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HvmParams:
     """HVM parameters."""
 
@@ -258,21 +259,21 @@ class HvmParams:
     params: tuple[HvmParam, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verify:
     """From here on PAGE_DATA is compared, not stored (a debugging aid)."""
 
     TYPE: ClassVar[LibxcType] = LibxcType.VERIFY
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointRecord:
     """All records before it are one consistent state; libxl records follow up to CHECKPOINT_END."""
 
     TYPE: ClassVar[LibxcType] = LibxcType.CHECKPOINT
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirtyPfnList:
     """Pfns the secondary's guest has written, unordered; travels on the back channel only."""
 
@@ -280,7 +281,7 @@ class DirtyPfnList:
     pfns: array[int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StaticDataEnd:
     """The static part of the stream is over (version 3)."""
 
@@ -297,7 +298,7 @@ class CpuidLeaf(NamedTuple):
     d: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CpuidPolicy:
     """CPUID leaves the guest may see."""
 
@@ -311,7 +312,7 @@ class MsrPolicyEntry(NamedTuple):
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MsrPolicy:
     """MSR policy of the guest."""
 
@@ -319,7 +320,7 @@ class MsrPolicy:
     entries: tuple[MsrPolicyEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OptionalRecord:
     """A libxc record of unknown type that a reader may skip (bit 31 of `record_type` is set)."""
 
@@ -353,21 +354,21 @@ LibxcRecord = (
 # libxl records
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LibxlEnd:
     """Last record of a libxl stream."""
 
     TYPE: ClassVar[LibxlType] = LibxlType.END
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LibxcContext:
     """The libxc stream follows, inline."""
 
     TYPE: ClassVar[LibxlType] = LibxlType.LIBXC_CONTEXT
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EmulatorXenstoreData:
     """Xenstore keys (relative paths) and values of a device model."""
 
@@ -377,7 +378,7 @@ class EmulatorXenstoreData:
     entries: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EmulatorContext:
     """State of a device model, opaque. For a QEMU guest this is the whole vCPU and device state."""
 
@@ -387,14 +388,14 @@ class EmulatorContext:
     blob: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointEnd:
     """The checkpoint is whole; libxc records go on behind it."""
 
     TYPE: ClassVar[LibxlType] = LibxlType.CHECKPOINT_END
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointState:
     """COLO's word between the two sides."""
 

@@ -15,13 +15,14 @@ carries the messages nor what they lead to.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, Final, get_args
 
 import msgpack
 
 from replicator.errors import LocalWireError, RemoteWireError
+from replicator.frozen import frozen
 from replicator.limits import (
     EPOCHS_IN_FLIGHT_MAX,
     FRAME_BYTES_MAX,
@@ -122,7 +123,7 @@ class Refusal:
     NOT_SECONDARY: Final = "not-secondary"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuestRecord:
     """The guest's identity as it travels in Hello; same fields as the identity that guest adapters report."""
 
@@ -140,7 +141,7 @@ class GuestRecord:
     macs: Annotated[tuple[str, ...], sequence(text(17, r"([0-9a-f]{2}:){5}[0-9a-f]{2}"), NICS_MAX)] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hello:
     """Primary -> secondary: first message of a connection. Asks where the replica stands."""
 
@@ -158,7 +159,7 @@ class Hello:
     frames: SessionId = NO_SESSION
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyShare:
     """Secondary -> primary, with keys: what follows is sealed with the two shares. Comes before the HelloReply that accepts."""
 
@@ -167,7 +168,7 @@ class KeyShare:
     share: Share
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HelloReply:
     """Secondary -> primary. When accepted: its newest committed epoch and of which session and term that is."""
 
@@ -189,7 +190,7 @@ class HelloReply:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochBegin:
     """Opens an epoch. Parts follow on the same channel, then EpochEnd; another EpochBegin gives the open one up."""
 
@@ -202,7 +203,7 @@ class EpochBegin:
     runs_vm: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochPart:
     """Header of one payload. Indexes count from 0 in each epoch."""
 
@@ -222,7 +223,7 @@ class EpochPart:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EpochEnd:
     """The epoch is whole: commit it if count, bytes and digest agree."""
 
@@ -235,7 +236,7 @@ class EpochEnd:
     input_seq: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ack:
     """Secondary -> primary: the epoch is committed and on stable ground. Sent after the commit, never before."""
 
@@ -244,7 +245,7 @@ class Ack:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Abort:
     """Secondary -> primary: the epoch could not be committed; the replica stands at the epoch before."""
 
@@ -254,7 +255,7 @@ class Abort:
     detail: Prose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputFrames:
     """Primary -> secondary: frames on their way to the guest. The payload is the frames joined in order."""
 
@@ -269,7 +270,7 @@ class InputFrames:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointNew:
     """Primary -> secondary, in COLO: CHECKPOINT_STATE NEW. Suspend your VM and say what it has written."""
 
@@ -277,7 +278,7 @@ class CheckpointNew:
     epoch: Positive
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointWord:
     """Secondary -> primary, in COLO: a word about the checkpoint that `epoch` is or was. The payload is records of the
     back channel: wire/back_channel.py."""
@@ -289,7 +290,7 @@ class CheckpointWord:
     more: Flag = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StandDown:
     """Primary -> secondary: the pair ends here; never promote."""
 
@@ -297,7 +298,7 @@ class StandDown:
     reason: Prose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOver:
     """Primary -> secondary: the guest stands still here for good, go on with it. `epoch` must be the committed one."""
 
@@ -306,7 +307,7 @@ class HandOver:
     epoch: Positive
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HandOverReply:
     """Secondary -> primary: the guest runs here now (`taken`), or it does not and will not unless asked again."""
 
@@ -319,7 +320,7 @@ class HandOverReply:
     term: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heartbeat:
     """Both ways, by a thread of its own: that the host lives, and how its epoch loop fares."""
 
@@ -367,7 +368,17 @@ def _kind_name(cls: type[Any]) -> str:
 
 _KIND_OF: Final = {cls: _kind_name(cls) for cls in _CLASSES}
 _CLASS_OF: Final = {kind: cls for cls, kind in _KIND_OF.items()}
-_BULK: Final = frozenset({EpochBegin, EpochPart, EpochEnd})
+_CHANNEL_OF: Final = {
+    **dict.fromkeys(_CLASSES, Channel.CONTROL),
+    **dict.fromkeys((EpochBegin, EpochPart, EpochEnd), Channel.BULK),
+    Heartbeat: Channel.HEARTBEAT,
+}
+#: Of the kinds that have a payload.
+_PAYLOAD_BYTES_OF: Final[dict[type[Any], Callable[[Any], int]]] = {
+    EpochPart: lambda message: message.payload_bytes,
+    InputFrames: lambda message: sum(message.lengths),
+    CheckpointWord: lambda message: message.record_bytes,
+}
 
 
 def kind_of(message: Message) -> str:
@@ -377,20 +388,13 @@ def kind_of(message: Message) -> str:
 
 def channel_of(message: Message) -> Channel:
     """The only channel on which this kind may travel."""
-    if type(message) in _BULK:
-        return Channel.BULK
-    return Channel.HEARTBEAT if type(message) is Heartbeat else Channel.CONTROL
+    return _CHANNEL_OF[type(message)]
 
 
 def payload_bytes(message: Message) -> int | None:
     """Size of the payload that must come with the message; None when there must be none."""
-    if isinstance(message, EpochPart):
-        return message.payload_bytes
-    if isinstance(message, InputFrames):
-        return sum(message.lengths)
-    if isinstance(message, CheckpointWord):
-        return message.record_bytes
-    return None
+    measure = _PAYLOAD_BYTES_OF.get(type(message))
+    return None if measure is None else measure(message)
 
 
 def check_payload(message: Message, size: int | None) -> None:
@@ -414,7 +418,7 @@ def split_frames(message: InputFrames, payload: memoryview) -> list[memoryview]:
 
 def encode(message: Message) -> bytes:
     """The message's bytes. LocalWireError when a field is out of its range or the whole too large."""
-    kind = kind_of(message)
+    kind = _KIND_OF[type(message)]
     try:
         data: bytes = msgpack.packb({"kind": kind, **checked_map(message)}, use_bin_type=True)
     except Unfit as unfit:
@@ -437,7 +441,7 @@ def decode(data: bytes | memoryview, channel: Channel | None = None) -> Message:
         message: Message = build(cls, found)
     except Unfit as unfit:
         raise RemoteWireError(str(unfit), record=_KIND_OF[cls]) from unfit
-    if channel is not None and channel_of(message) is not channel:
+    if channel is not None and _CHANNEL_OF[cls] is not channel:
         raise RemoteWireError(f"does not belong on the {channel.value} channel", record=_KIND_OF[cls])
     return message
 
