@@ -3,6 +3,8 @@
 #include "relay_state.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -75,6 +77,12 @@ static int start_thread(struct rp_relay *relay)
     if (error == 0)
         pthread_setname_np(relay->thread, "relay");
     return -error;
+}
+
+int rp_relay_hurry(struct rp_relay *relay, int priority)
+{
+    struct sched_param param = {.sched_priority = priority};
+    return relay->started ? -pthread_setschedparam(relay->thread, SCHED_RR, &param) : -EINVAL;
 }
 
 int rp_relay_start(struct rp_relay *relay)

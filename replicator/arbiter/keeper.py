@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from replicator import urgency
 from replicator.arbiter.base import Arbiter, Lease
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.deadline import SharedDeadline
@@ -220,6 +221,7 @@ class LeaseKeeper:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        urgency.hurry()
         try:
             while not self._stopping.wait(self._renewal.wait_s()):
                 if not self._renewal.tick():

@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from replicator import urgency
 from replicator.cli.tell import Teller
 from replicator.cli.tune import sync_options
 from replicator.engine.guest_clock import ClockPolicy
@@ -103,6 +104,7 @@ async def _with_priority(work: Callable[[], Awaitable[str]]) -> str:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with contextlib.suppress(OSError):
         os.nice(-10)
+    urgency.begin()
     return await work()
 
 

@@ -29,6 +29,7 @@ from replicator.link.sockets import (
     bound_port,
     dial_for_frames,
     listen_for_frames,
+    make_context,
 )
 from replicator.wire.frames import FrameMessage, FrameNumbers, FramesOpen, OpenFrames
 
@@ -119,7 +120,7 @@ class FrameListener(_Channel):
         on_refused: Callable[[str, str], None] = lambda _address, _key: None,
     ) -> None:
         """`port` 0 lets the kernel choose. `on_refused(address, key)` hears of who was not let in."""
-        context: Context = zmq.Context()
+        context = make_context()
         try:
             self._gatekeeper = None if config.keys is None else Gatekeeper(context, config.keys, on_refused)
             socket = listen_for_frames(context, config, port)
@@ -172,7 +173,7 @@ class FrameDialler(_Channel):
         self, config: LinkConfig, session: bytes, *, host: str, port: int, public_key: str = ""
     ) -> None:
         """`public_key` is the listener's; "" without keys. ConfigError when only one side has keys."""
-        context: Context = zmq.Context()
+        context = make_context()
         try:
             socket = dial_for_frames(context, config, host, port, public_key)
         except BaseException:

@@ -26,17 +26,18 @@ from typing import Final
 
 import zmq
 
+from replicator import urgency
 from replicator.errors import ConfigError, TransportError, require
 from replicator.link.base import BadMessage, LinkConfig, PeerAddress, PeerRefused, unpack
 from replicator.link.sockets import (
     RECONNECT_MS,
-    Context,
     Gatekeeper,
     Socket,
     bound_port,
     dial,
     endpoint_of,
     listen,
+    make_context,
 )
 from replicator.units import NS_PER_MS
 from replicator.wire.session import Channel, Heartbeat, encode
@@ -136,7 +137,7 @@ class HeartbeatThread:
 
     def start(self) -> None:
         """Bind the port and start beating. TransportError when the port cannot be bound."""
-        self._context: Context = zmq.Context()
+        self._context = make_context()
         try:
             self._open()
         except TransportError:
@@ -196,6 +197,7 @@ class HeartbeatThread:
         self._stopping = True
 
     def _run(self) -> None:
+        urgency.hurry()
         try:
             beat_ns = time.monotonic_ns()
             while not self._stopping:

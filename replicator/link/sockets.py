@@ -15,6 +15,7 @@ is the one that is needed then.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -22,6 +23,7 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
+from replicator import urgency
 from replicator.errors import ConfigError, TransportError
 from replicator.limits import (
     FRAME_BYTES_MAX,
@@ -49,6 +51,8 @@ STALLED_MS: Final = 15_000
 SEALING_BYTES: Final = 64
 #: Addresses that may come in for bulk.
 KNOWN_ADDRESSES_MAX: Final = 16
+#: SCHED_RR, as libzmq takes it.
+_SCHED_RR: Final = int(os.SCHED_RR)
 #: Half-open connections that may wait in a port's queue.
 BACKLOG: Final = 16
 
@@ -63,6 +67,16 @@ _FRAME_BYTES_MAX: Final = {
 }
 if FRAME_BYTES_MAX > INPUT_BATCH_BYTES_MAX:
     raise AssertionError("one guest frame must fit one batch of inputs")
+
+
+def make_context() -> Context:
+    """Whose I/O thread is urgent in a daemon. libzmq aborts where it may not schedule, so it is only asked to where this
+    process has done so already."""
+    context: Context = zmq.Context()
+    if urgency.is_begun():
+        context.set(zmq.THREAD_SCHED_POLICY, _SCHED_RR)
+        context.set(zmq.THREAD_PRIORITY, urgency.IO_PRIORITY)
+    return context
 
 
 def listen(context: Context, config: LinkConfig, channel: Channel, port: int) -> Socket:

@@ -47,6 +47,7 @@ from replicator.link.sockets import (
     dial,
     endpoint_of,
     listen,
+    make_context,
 )
 from replicator.wire.session import Channel, Message
 
@@ -62,7 +63,7 @@ class ZmqLink:
 
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
-        self._context: Context = zmq.Context()
+        self._context = make_context()
         self._gatekeeper: PolledSocket | None = None
         self._bound: dict[Channel, PolledSocket] = {}
         self._watches: list[PeerWatch] = []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from socket import socket
 from typing import Any, Final
 
+from replicator import urgency
 from replicator._native import ffi, lib
 from replicator.deadline import SharedDeadline
 from replicator.engine.output import Frame, OutputCounters, OutputMode
@@ -79,6 +80,8 @@ class NativeRelay:
             for nic, ends in enumerate(self._ends):
                 self._open_nic(nic, ends)
             check(lib.rp_relay_start(self._relay), "cannot start the relay")
+            if urgency.is_begun():
+                check(lib.rp_relay_hurry(self._relay, urgency.PRIORITY), "cannot schedule the relay")
         except BaseException:
             self._close()
             raise

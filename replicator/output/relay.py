@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from replicator import urgency
 from replicator.engine.output import Frame, OutputMode
 from replicator.errors import GuestError, InvariantError, ReplicatorError, require
 from replicator.limits import HOLD_BYTES_MAX
@@ -224,6 +225,7 @@ class RelayThread:
 
     def _run(self) -> None:
         failure: Exception | None = GuestError("unexpected error in the relay's thread, see the log")
+        urgency.hurry()
         try:
             while self._turn():
                 self._core.deliver_notices()

@@ -1,0 +1,44 @@
+"""Threads that run as soon as they have something to do, before the guests and all else of this machine.
+
+Who was woken may have to wait some ms until a guest's vCPU has used up its slice, and each step of a pause, a frame on
+its way, a heartbeat and a lease's renewal is such a wait. So the daemons schedule the threads of those in real time
+(SCHED_RR, at the lowest priorities). That needs CAP_SYS_NICE or RLIMIT_RTPRIO; without, nothing changes. The kernel
+keeps a twentieth of each second for others (sched_rt_runtime_us). What such a thread starts, a guest's process or a
+thread of a pool, does not inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+#: Of the event loop and of threads with a purpose; what carries bytes between two of them goes first.
+PRIORITY: Final = 1
+IO_PRIORITY: Final = 2
+
+_begun = False
+
+
+def begin() -> bool:
+    """Let this process have such threads, and this thread be one. False when it may not."""
+    global _begun
+    try:
+        _schedule()
+    except OSError:
+        return False
+    _begun = True
+    return True
+
+
+def is_begun() -> bool:
+    return _begun
+
+
+def hurry() -> None:
+    """Let this thread be such a one, if this process has them."""
+    if _begun:
+        _schedule()
+
+
+def _schedule() -> None:
+    os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
