@@ -25,14 +25,18 @@ FDSET_ID = 7_703
 #: What `query-status` may say of a guest that can run on.
 FIT_STATES = ("paused", "guest-panicked")
 
-_NODE = "replicator-state"
-_JOB = "replicator-reload"
+#: Short, for QEMU takes its time over each byte of a command.
+_NODE = "state"
+_JOB = "load"
 _LOAD = encode_command(
     "snapshot-load", {"job-id": _JOB, "tag": SNAPSHOT, "vmstate": _NODE, "devices": [_NODE]}
 )
 _LIST_JOBS = encode_command("query-jobs")
 _DISMISS = encode_command("job-dismiss", {"id": _JOB})
 _STATUS = encode_command("query-status")
+#: Each load has QEMU write to the image's tables. Memory has no disk to be flushed to, and a flush is a trip to another
+#: thread.
+_UNFLUSHED = {"no-flush": True}
 
 
 class StateLoader:
@@ -53,7 +57,13 @@ class StateLoader:
             "blockdev-add",
             driver="qcow2",
             node_name=_NODE,
-            file={"driver": "file", "filename": f"/dev/fdset/{FDSET_ID}", "locking": "off"},
+            cache=_UNFLUSHED,
+            file={
+                "driver": "file",
+                "filename": f"/dev/fdset/{FDSET_ID}",
+                "locking": "off",
+                "cache": _UNFLUSHED,
+            },
         )
 
     async def load(self, device_state: bytes) -> None:
@@ -92,8 +102,13 @@ def write_state(fd: int, image: StateImage, device_state: bytes) -> None:
 
 async def run_load(channel: FastChannel) -> None:
     """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on."""
-    await channel.execute(_LOAD)
-    job = _find_job(await channel.execute(_LIST_JOBS))
+    begun, listed = channel.send(_LOAD, _LIST_JOBS)
+    try:
+        await channel.answer(begun)
+    except GuestError:
+        channel.forget(listed)
+        raise
+    job = _find_job(await channel.answer(listed))
     while job["status"] != "concluded":
         job = _find_job(await channel.execute(_LIST_JOBS))
     dismissed, asked = channel.send(_DISMISS, _STATUS)
