@@ -20,6 +20,9 @@ from replicator.guests.qemu_secondary_image import SNAPSHOT, StateImage, build_i
 from replicator.guests.qemu_state import find_clock_section
 from replicator.limits import LIBXL_RECORD_BYTES_MAX
 
+#: How long the event loop is held up for a load, with which nothing else can go on. Once it is given back it has to hear
+#: first what QEMU tells the other monitor of the job.
+POLL_MS_MAX = 20
 #: The number of the fd set with the image; the control's own is one less.
 FDSET_ID = 7_703
 #: What `query-status` may say of a guest that can run on.
@@ -104,7 +107,7 @@ async def run_load(channel: FastChannel) -> None:
     """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on."""
     begun, listed = channel.send(_LOAD, _LIST_JOBS)
     try:
-        await channel.answer(begun)
+        await channel.answer(begun, poll_ms=POLL_MS_MAX)
     except GuestError:
         channel.forget(listed)
         raise
