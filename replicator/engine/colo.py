@@ -7,9 +7,10 @@ guest has run on, and after `interval_max` in any case. A pair whose outputs dif
 a second gains nothing by comparing: its epochs come at Remus's pace, the secondary's VM stands still, and comparing is
 tried again after `retry`, twice as late each time it fails at once.
 
-Rules: 1. Whether the secondary's VM runs on from an epoch is said when the epoch opens, and holds for it. 2. Compared
-output begins with the secondary's word that its VM runs, and ends with the pause of the next epoch. This file does
-not know what is compared, nor how an epoch is made.
+Rules: 1. Whether the secondary's VM runs on from an epoch is said when the epoch opens, and holds for it. 2. The pair is
+compared from the secondary's word that its VM runs until the pause of the next epoch; the relay's comparison goes on over
+the checkpoint, and ends with an epoch from which no VM runs on. This file does not know what is compared, nor how an
+epoch is made.
 """
 
 from __future__ import annotations

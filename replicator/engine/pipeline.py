@@ -249,7 +249,7 @@ class EpochPipeline:
             return []
         self.epoch = Epoch(self.epoch + 1)
         self.step, self._opened = Step.EARLY, True
-        return [self._open(now_ns), fx.CopyEarly(self.epoch)]
+        return [*self._open(now_ns), fx.CopyEarly(self.epoch)]
 
     def handle_early_copied(self, event: ev.EarlyCopied, now_ns: int) -> list[Effect]:
         if self.step is not Step.EARLY or event.epoch != self.epoch:
@@ -270,16 +270,17 @@ class EpochPipeline:
         if not self._opened:
             self.epoch = Epoch(self.epoch + 1)
             self._opened = True
-            opening.append(self._open(now_ns))
+            opening += self._open(now_ns)
         if self._must_join:
             return [*opening, *self._suspend_vm()]
         return [*opening, fx.CopyLive(self.epoch)]
 
-    def _open(self, now_ns: int) -> Effect:
+    def _open(self, now_ns: int) -> list[Effect]:
         runs_vm = self.colo is not None and not self.hurries and self.colo.runs_vm(now_ns)
+        opened = fx.OpenEpoch(self.epoch, self.base, runs_vm)
         if runs_vm:
             self._vm_epoch = self.epoch
-        return fx.OpenEpoch(self.epoch, self.base, runs_vm)
+        return [opened] if runs_vm or self.colo is None else [opened, fx.StopComparing()]
 
     def handle_live_copied(self, event: ev.LiveCopied, now_ns: int) -> list[Effect]:
         copy = self._live_copy
@@ -321,8 +322,9 @@ class EpochPipeline:
         if event.dirty_pages > self.settings.staging_pages and not self._opened:
             # Too much for a short pause: run on and copy live first. The number is spent.
             self._live_next = True
-            return [fx.AbandonEpoch(self.epoch), *self._resume()]
-        opening: list[Effect] = [] if self._opened else [self._open(now_ns)]
+            ended: list[Effect] = [fx.StopComparing()] if self.colo else []
+            return [*ended, fx.AbandonEpoch(self.epoch), *self._resume()]
+        opening: list[Effect] = [] if self._opened else self._open(now_ns)
         self._opened = True
         if self._must_join:
             self.step = Step.JOINING
@@ -384,10 +386,11 @@ class EpochPipeline:
         if event.is_difference:
             self.colo.differed(now_ns)
         # Later than its pause the checkpoint that was asked for is under way, or made.
-        if self.step is not Step.WAITING or event.epoch != self.epoch + 1 or self.colo.compared_from is None:
+        if self.step is not Step.WAITING or event.epoch != self.epoch + 1:
             return []
         self.pacer.asked()
-        return [] if self._due else self._arm(now_ns)
+        # Before the VM runs it is kept: nothing more leaves of this epoch, and nobody asks twice.
+        return [] if self._due or self.colo.compared_from is None else self._arm(now_ns)
 
     def handle_overrun(self, event: ev.PauseOverrun) -> list[Effect]:
         """Run on and copy live; the open epoch stays, for no barrier was marked with its number."""

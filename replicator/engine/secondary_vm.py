@@ -64,7 +64,8 @@ class VmKeeper:
         if self.state is not Vm.LOADING:
             return []
         self.state = Vm.LOADED
-        return [fx.TellVmState(session, epoch, runs=False), fx.RunVm(epoch)]
+        # The word is for those who watch: the VM does not wait for it.
+        return [fx.RunVm(epoch), fx.TellVmState(session, epoch, runs=False)]
 
     def resumed(self, session: bytes, epoch: Epoch) -> list[Effect]:
         if self.state is not Vm.LOADED:

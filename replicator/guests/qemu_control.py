@@ -59,7 +59,9 @@ class StateFile:
 class Control(Protocol):
     """The urgent commands. Each raises GuestError."""
 
-    async def stop(self) -> None: ...
+    async def stop(self, *, will_save: bool = True) -> None:
+        """`will_save`: the device state is wanted soon."""
+        ...
 
     async def save(self) -> bytes: ...
 
@@ -86,9 +88,12 @@ class FastControl:
         """For other urgent commands, between two calls of these."""
         return self._channel
 
-    async def stop(self) -> None:
+    async def stop(self, *, will_save: bool = True) -> None:
         self._saving = None
         await self._channel.settle()
+        if not will_save:
+            await self._channel.execute(_STOP)
+            return
         self._state.clear()
         stopping, self._saving = self._channel.send(_STOP, _SAVE)
         await self._channel.answer(stopping)
@@ -122,7 +127,7 @@ class PlainControl:
         self._session = session
         self._state = state
 
-    async def stop(self) -> None:
+    async def stop(self, *, will_save: bool = True) -> None:
         await self._session.execute("stop")
 
     async def save(self) -> bytes:

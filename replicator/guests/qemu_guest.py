@@ -73,8 +73,9 @@ class QemuGuest:
         """Which dirty tracker is at work, for the status."""
         return self._machine.tracker.name
 
-    async def pause(self) -> None:
-        await self._machine.control.stop()
+    async def pause(self, *, will_save: bool = True) -> None:
+        """`will_save`: QEMU saves the device state at once, while the caller has other things to do."""
+        await self._machine.control.stop(will_save=will_save)
         self._running = False
 
     async def resume(self) -> None:

@@ -99,7 +99,8 @@ class QemuSecondaryVm:
         self._way.prepare_next()
 
     async def pause(self) -> None:
-        await self._guest.pause()
+        # It is paused to be made equal to another one: its own state is rarely wanted.
+        await self._guest.pause(will_save=False)
         self._running = False
 
     async def resume(self) -> None:

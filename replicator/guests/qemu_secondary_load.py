@@ -20,19 +20,26 @@ from replicator.guests.qemu_secondary_image import SNAPSHOT, StateImage, build_i
 from replicator.guests.qemu_state import find_clock_section
 from replicator.limits import LIBXL_RECORD_BYTES_MAX
 
+#: How long the event loop is held up for a load, with which nothing else can go on. Once it is given back it has to hear
+#: first what QEMU tells the other monitor of the job.
+POLL_MS_MAX = 20
 #: The number of the fd set with the image; the control's own is one less.
 FDSET_ID = 7_703
 #: What `query-status` may say of a guest that can run on.
 FIT_STATES = ("paused", "guest-panicked")
 
-_NODE = "replicator-state"
-_JOB = "replicator-reload"
+#: Short, for QEMU takes its time over each byte of a command.
+_NODE = "state"
+_JOB = "load"
 _LOAD = encode_command(
     "snapshot-load", {"job-id": _JOB, "tag": SNAPSHOT, "vmstate": _NODE, "devices": [_NODE]}
 )
 _LIST_JOBS = encode_command("query-jobs")
 _DISMISS = encode_command("job-dismiss", {"id": _JOB})
 _STATUS = encode_command("query-status")
+#: Each load has QEMU write to the image's tables. Memory has no disk to be flushed to, and a flush is a trip to another
+#: thread.
+_UNFLUSHED = {"no-flush": True}
 
 
 class StateLoader:
@@ -53,7 +60,13 @@ class StateLoader:
             "blockdev-add",
             driver="qcow2",
             node_name=_NODE,
-            file={"driver": "file", "filename": f"/dev/fdset/{FDSET_ID}", "locking": "off"},
+            cache=_UNFLUSHED,
+            file={
+                "driver": "file",
+                "filename": f"/dev/fdset/{FDSET_ID}",
+                "locking": "off",
+                "cache": _UNFLUSHED,
+            },
         )
 
     async def load(self, device_state: bytes) -> None:
@@ -92,8 +105,13 @@ def write_state(fd: int, image: StateImage, device_state: bytes) -> None:
 
 async def run_load(channel: FastChannel) -> None:
     """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on."""
-    await channel.execute(_LOAD)
-    job = _find_job(await channel.execute(_LIST_JOBS))
+    begun, listed = channel.send(_LOAD, _LIST_JOBS)
+    try:
+        await channel.answer(begun, poll_ms=POLL_MS_MAX)
+    except GuestError:
+        channel.forget(listed)
+        raise
+    job = _find_job(await channel.answer(listed))
     while job["status"] != "concluded":
         job = _find_job(await channel.execute(_LIST_JOBS))
     dismissed, asked = channel.send(_DISMISS, _STATUS)

@@ -194,9 +194,15 @@ class Link(Protocol):
         ...
 
     async def reply(
-        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+        self,
+        peer_id: bytes,
+        message: Message,
+        payload: memoryview | bytes | None = None,
+        *,
+        patience_s: float = 0,
     ) -> None:
-        """Send a control message to who sent us one. TransportError when it is gone or does not read."""
+        """Send a control message to who sent us one. TransportError when it is gone, or there is no room for another
+        message to it within `patience_s`: it does not read."""
         ...
 
     def seal_bulk(self, keys: BulkKeys) -> None:

@@ -211,7 +211,12 @@ class MemoryLink:
         return self._dialled
 
     async def reply(
-        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+        self,
+        peer_id: bytes,
+        message: Message,
+        payload: memoryview | bytes | None = None,
+        *,
+        patience_s: float = 0,
     ) -> None:
         require(peer_id != CONNECTED_PEER, "reply to the peer that we connected to; use send")
         frames = _views(pack(message, payload, Channel.CONTROL, reply=True))
@@ -219,8 +224,11 @@ class MemoryLink:
         if connection is None:
             raise TransportError("the peer that should get a reply is gone")
         event = unpack(Channel.CONTROL, CONNECTED_PEER, frames, reply=True)
-        if not connection.replies.try_put(lambda: event):
-            raise TransportError("the peer does not read its replies")
+        try:
+            async with asyncio.timeout(patience_s):
+                await connection.replies.put(lambda: event)
+        except TimeoutError:
+            raise TransportError("the peer does not read its replies") from None
         connection.dialler.wake()
 
     async def received(self) -> AsyncIterator[LinkEvent]:

@@ -11,6 +11,7 @@ zeromq or with its sender, who can still give up. The cost is the same (benchmar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 import zmq
@@ -78,6 +79,14 @@ class PolledSocket:
         if self._closed:
             raise TransportError(self._closed)
         return self._look()
+
+    async def wait_for_room(self, timeout_s: float) -> None:
+        """Until a message may find room, at most for so long. With several peers it may be another's room."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._wait_for_room()
+        # So whoever tries again and again leaves the loop to others in between.
+        await asyncio.sleep(0)
 
     async def _wait_for_room(self) -> None:
         self._room = self._loop.create_future()

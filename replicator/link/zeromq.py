@@ -159,16 +159,26 @@ class ZmqLink:
         return self._dialled
 
     async def reply(
-        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+        self,
+        peer_id: bytes,
+        message: Message,
+        payload: memoryview | bytes | None = None,
+        *,
+        patience_s: float = 0,
     ) -> None:
         require(peer_id != CONNECTED_PEER, "reply to the peer that we connected to; use send")
         frames = pack(message, payload, Channel.CONTROL, reply=True)
+        socket, give_up_at = self._bound[Channel.CONTROL], self._loop.time() + patience_s
+        while not self._try_reply(socket, [peer_id, *frames]):
+            if self._loop.time() >= give_up_at:
+                raise TransportError("the peer does not read its replies")
+            await socket.wait_for_room(give_up_at - self._loop.time())
+
+    def _try_reply(self, socket: PolledSocket, frames: Sequence[bytes | memoryview]) -> bool:
         try:
-            sent = self._bound[Channel.CONTROL].try_send([peer_id, *frames])
+            return socket.try_send(frames)
         except zmq.ZMQError as error:
             raise TransportError(f"the peer that should get a reply is gone: {error.strerror}") from error
-        if not sent:
-            raise TransportError("the peer does not read its replies")
 
     async def received(self) -> AsyncIterator[LinkEvent]:
         while not self._closed:

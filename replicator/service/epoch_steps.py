@@ -137,7 +137,8 @@ class EpochSteps:
                 self._post(ev.PauseOverrun(effect.epoch, dirty_pages))
                 return
             mark = relay.drain_and_mark(effect.epoch)
-            if effect.hold:
+            if effect.hold and self._machine.passing:
+                # Not each time: it ends a comparison, and what that has learnt.
                 relay.set_mode(OutputMode.HOLD)
             self._input_seq[effect.epoch] = mark.input_seq
         except ReplicatorError as error:

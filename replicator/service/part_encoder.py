@@ -122,8 +122,8 @@ class EpochEncoder:
             self._encoder.drop_outdated()
             for part in parts:
                 self._drop_carried(part)
-            if len(parts) == 1 and len(parts[0].pfns or ()) <= INLINE_PAGES:
-                return [encode_part(parts[0], self._bases)]
+            if sum(map(_count_pages, parts)) <= INLINE_PAGES:
+                return [encode_part(part, self._bases) for part in parts]
             loop = asyncio.get_running_loop()
             work = [loop.run_in_executor(None, encode_part, part, self._bases) for part in parts]
             return list(await asyncio.gather(*work))
@@ -141,6 +141,10 @@ class EpochEncoder:
         if self._bases is not None and part.pfns is not None:
             self._bases.update(part.pfns, part.pages)
         self._encoder.count(coded)
+
+
+def _count_pages(part: Part) -> int:
+    return -(-len(part.data) // PAGE_SIZE) if part.pfns is None else len(part.pfns)
 
 
 def encode_part(part: Part, bases: BaseCache | None) -> CodedPart:

@@ -47,7 +47,9 @@ from replicator.wire.back_channel import Piece, suspended_word
 _LOG = logging.getLogger(__name__)
 
 _NO_PAYLOAD = memoryview(b"")
-
+#: How long a piece of a word may wait for the primary to read those before it. A guest that wrote all of its RAM makes
+#: more of them than the link keeps.
+WORD_PATIENCE_S = 0.5
 TAKE_OVER_FAILED = "the take-over failed"
 
 
@@ -222,11 +224,16 @@ class SecondaryRole:
 
     # Answers.
 
-    async def _reply(self, message: wire.Message, payload: bytes | None = None) -> None:
+    async def _reply(
+        self, message: wire.Message, payload: bytes | None = None, *, patience_s: float = 0
+    ) -> bool:
+        """False when the primary is not there to be answered."""
         try:
-            await self.parts.link.reply(self._peer, message, payload)
+            await self.parts.link.reply(self._peer, message, payload, patience_s=patience_s)
         except TransportError as error:
             _LOG.info("the primary is not there to be answered: %s", error)
+            return False
+        return True
 
     async def _accept(self, effect: fx.Accept) -> None:
         if not effect.committed:
@@ -310,6 +317,8 @@ class SecondaryRole:
     async def _commit(self, effect: fx.CommitEpoch) -> ev.Event:
         try:
             self.parts.store.finish(effect.parts, effect.size, effect.digest)
+            if self.machine.runs_vm:
+                self._vm_desk().claim()
         except (EpochError, StoreError) as error:
             return ev.EpochFailed(effect.epoch, str(error))
         return ev.EpochCommitted(effect.epoch, effect.digest)
@@ -325,14 +334,16 @@ class SecondaryRole:
             await self._say(effect.session, effect.epoch, next(suspended_word(array("Q"))))
             return
         for piece in self.desk.words_of_suspension():
-            await self._say(effect.session, effect.epoch, piece)
+            if not await self._say(effect.session, effect.epoch, piece):
+                # Half a word says nothing.
+                return
 
     async def _tell_vm_state(self, effect: fx.TellVmState) -> None:
         await self._say(effect.session, effect.epoch, word_of(runs=effect.runs))
 
-    async def _say(self, session: bytes, epoch: Epoch, piece: Piece) -> None:
+    async def _say(self, session: bytes, epoch: Epoch, piece: Piece) -> bool:
         word = wire.CheckpointWord(session, epoch, len(piece.records), piece.more)
-        await self._reply(word, piece.records)
+        return await self._reply(word, piece.records, patience_s=WORD_PATIENCE_S)
 
     async def _activate_vm(self, _: fx.ActivateVm) -> ev.Event:
         if self._lease is None or self.parts.activate_vm is None:

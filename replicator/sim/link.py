@@ -207,7 +207,12 @@ class SimLink(Listener):
             self._put_control(None, PeerLeft())
 
     async def reply(
-        self, peer_id: bytes, message: Message, payload: memoryview | bytes | None = None
+        self,
+        peer_id: bytes,
+        message: Message,
+        payload: memoryview | bytes | None = None,
+        *,
+        patience_s: float = 0,
     ) -> None:
         frames = pack(message, payload, Channel.CONTROL, reply=True)
         connection = self._incoming.get(peer_id)

@@ -32,6 +32,10 @@ def make_compared(**settings: float) -> Play:
 def close(play: Play, epoch: int) -> list[fx.Effect]:
     """From the pause to what is sent; the guest is about to pause."""
     play(ev.GuestPaused(epoch, 10))
+    return close_paused(play, epoch)
+
+
+def close_paused(play: Play, epoch: int) -> list[fx.Effect]:
     if epoch > 1:
         play(ev.SecondaryVmSuspended(play.machine.session, epoch))
     play(ev.PagesCopied(epoch), ev.DeviceStateSaved(epoch))
@@ -87,6 +91,36 @@ def test_what_is_asked_too_late_makes_no_second_checkpoint():
     commit(play, 2)
     play(ev.SecondaryVmResumed(play.machine.session, 2))
     assert ask(play, 2) == [], "of the epoch before"
+
+
+def test_what_is_asked_before_the_vm_runs_is_not_forgotten():
+    play = make_compared()
+    ask(play)
+    play(ev.EpochDue())
+    close(play, 2)
+    commit(play, 2)
+    assert ask(play, 3) == [], "the VM could not stand still yet"
+    effects = play(ev.SecondaryVmResumed(play.machine.session, 2))
+    armed = [each for each in effects if isinstance(each, fx.ArmTimer)]
+    assert armed[0].at_ns <= play.now_ns + SETTINGS.interval_min_ns
+
+
+def test_the_comparison_lasts_from_one_checkpoint_to_the_next_and_ends_with_an_epoch_that_runs_no_vm():
+    play = make_compared(differences_max=0.5)
+    for epoch in (2, 3):
+        ask(play, epoch)
+        play(ev.EpochDue())
+        effects = play(ev.GuestPaused(epoch, 10))
+        assert (fx.StopComparing() in effects) == (epoch == 3)
+        close_paused(play, epoch)
+        commit(play, epoch)
+        play(ev.SecondaryVmResumed(play.machine.session, epoch))
+
+
+def test_a_pause_that_comes_to_nothing_ends_the_comparison():
+    play = make_compared()
+    play(ev.EpochDue())
+    assert fx.StopComparing() in play(ev.GuestPaused(2, 60_000))
 
 
 @pytest.mark.parametrize("vm_first", [False, True])

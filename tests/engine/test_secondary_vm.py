@@ -31,7 +31,7 @@ def test_after_the_commit_it_is_loaded_then_run_and_each_state_is_told():
     play = make_secondary()
     play(hello())
     assert kinds(receive(play, 1, 0)) == [fx.SendAck, fx.TrimInputs, fx.LoadVm]
-    assert play(ev.VmLoaded()) == [fx.TellVmState(SESSION, 1, runs=False), fx.RunVm(1)]
+    assert play(ev.VmLoaded()) == [fx.RunVm(1), fx.TellVmState(SESSION, 1, runs=False)]
     assert play(ev.VmResumed()) == [fx.TellVmState(SESSION, 1, runs=True)]
 
 

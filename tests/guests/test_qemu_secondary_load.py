@@ -18,7 +18,7 @@ from replicator.guests.qemu_qmp import FastChannel
 from replicator.guests.qemu_secondary_image import build_image
 from replicator.guests.qemu_secondary_load import find_changes, make_image_file, prove, run_load, write_state
 
-JOB = "replicator-reload"
+JOB = "load"
 #: As QEMU writes the clock of the day, between two other sections.
 CLOCK = b"\x12\x0bmc146818rtc" + bytes(4) + b"\0\0\0\3"
 STATE = b"QEVM before \x04\0\0\0" + CLOCK + b"12:34:56\x7e\0\0\0\x12 behind"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from link_tools import BEGIN, DIGEST, HELLO, IN_MEMORY, KINDS, REPLY, SESSION, World, part, run
+from link_tools import BEGIN, DIGEST, HELLO, IN_MEMORY, KINDS, REPLY, SESSION, TIMEOUT_S, World, part, run
 
 from replicator.errors import ConfigError, LocalWireError, TransportError
 from replicator.limits import PART_BYTES_MAX
@@ -139,6 +139,39 @@ def test_a_peer_that_restarts_is_connected_again(kind: str) -> None:
             _, where = await again.inbox.message(s.Hello)
             await again.link.reply(where.peer_id, REPLY)
             await a.inbox.message(s.HelloReply)
+
+    run(scenario())
+
+
+@EACH
+def test_replies_wait_for_room_as_long_as_they_may(kind: str) -> None:
+    payload = bytes(1 << 17)
+    word = s.CheckpointWord(SESSION, 1, len(payload), True)
+
+    async def scenario() -> None:
+        async with World(kind) as world:
+            a, b = await world.pair()
+            await a.link.send(HELLO)
+            _, where = await b.inbox.message(s.Hello)
+            with pytest.raises(TransportError, match="does not read"):
+                for _ in range(1000):
+                    await b.link.reply(where.peer_id, word, payload)
+
+            async def tell() -> None:
+                for number in range(200):
+                    last = number == 199
+                    told = s.CheckpointWord(SESSION, 2, len(payload), not last)
+                    await b.link.reply(where.peer_id, told, payload, patience_s=TIMEOUT_S)
+
+            telling = asyncio.create_task(tell())
+            heard = 0
+            while True:
+                message, _ = await a.inbox.message(s.CheckpointWord)
+                heard += message.epoch == 2
+                if not message.more:
+                    break
+            await telling
+            assert heard == 200
 
     run(scenario())
 

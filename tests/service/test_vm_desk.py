@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from replicator.engine import events as ev
-from replicator.errors import GuestError
+from replicator.errors import GuestError, StoreError
 from replicator.guests.base import Died
 from replicator.memory.pages import GuestLayout, Segment
 from replicator.service.vm_desk import VmDesk, VmParts
@@ -43,7 +43,7 @@ class Stand:
     def __init__(self) -> None:
         self.vms: list[Vm] = []
         self.posted: asyncio.Queue[tuple[ev.Event, Callable[[], bool]]] = asyncio.Queue()
-        store: Any = SimpleNamespace(device_state=lambda: b"state", mark_vm=lambda: None)
+        self.store: Any = SimpleNamespace(device_state=lambda: b"state", mark_vm=lambda: None)
         relay: Any = SimpleNamespace(
             detach=lambda: None,
             attach=lambda _: None,
@@ -52,7 +52,11 @@ class Stand:
             stop=lambda: None,
         )
         parts = VmParts(
-            store, GuestLayout((Segment(0, 0, 8),)), self.start, lambda: relay, lambda _: SimpleNamespace()
+            self.store,
+            GuestLayout((Segment(0, 0, 8),)),
+            self.start,
+            lambda: relay,
+            lambda _: SimpleNamespace(),
         )  # type: ignore[arg-type, return-value]
         self.desk = VmDesk(parts, lambda event, holds: self.posted.put_nowait((event, holds)))
         self.desk.open_channel(b"frames")
@@ -86,6 +90,25 @@ def test_news_of_a_process_that_was_replaced_meanwhile_counts_no_more() -> None:
         assert await stand.desk.run() == ev.VmResumed()
         assert len(stand.vms) == 2 and stand.vms[0].is_killed
         assert not holds()
+        await stand.desk.close()
+
+    asyncio.run(work())
+
+
+def test_a_replica_that_could_not_be_claimed_is_not_run() -> None:
+    def refuse() -> None:
+        raise StoreError("the disk is full")
+
+    async def work() -> None:
+        stand = Stand()
+        stand.store.mark_vm = refuse
+        stand.desk.claim()
+        failed = await stand.desk.load(Epoch(1), 0)
+        assert isinstance(failed, ev.VmFailed) and "the disk is full" in failed.reason
+        assert not stand.vms
+        stand.store.mark_vm = lambda: None
+        stand.desk.claim()
+        assert await stand.desk.load(Epoch(1), 0) == ev.VmLoaded()
         await stand.desk.close()
 
     asyncio.run(work())

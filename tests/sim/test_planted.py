@@ -28,6 +28,7 @@ KNOWN = {
     "a_lease_that_is_kept_while_frozen": 14,
     "an_older_sealed_message_opens_again": 10,
     "an_alone_grant_and_a_lift_overtake_each_other": 163,
+    "output_of_pipelined_epochs_is_released_by_count": 5,
     "a_barred_replica_is_promoted": 6,
     "a_replayed_epoch_is_applied": 36,
     "deltas_upon_versions_that_were_lost": 8,

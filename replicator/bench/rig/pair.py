@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from replicator.bench.figures.checkpoints import checkpoint_metrics, read_checkpoints
 from replicator.bench.figures.epochs import read_epochs
 from replicator.bench.rig.orders import GuestOrders
 from replicator.bench.rig.processes import (
@@ -127,8 +128,10 @@ class BenchPair:
         return seen
 
     def _epoch_metrics(self, before: Snapshot, after: Snapshot) -> dict[str, float]:
-        epochs = read_epochs(self.stage.events_of("a"), before.at_ns, after.at_ns)
-        metrics = epochs.to_metrics()
+        primary, secondary = self.stage.events_of("a"), self.stage.events_of("b")
+        epochs = read_epochs(primary, before.at_ns, after.at_ns)
+        checkpoints_ms = read_checkpoints(primary, secondary, before.at_ns, after.at_ns)
+        metrics = epochs.to_metrics() | checkpoint_metrics(checkpoints_ms)
         wire_bytes = after.wire_bytes - before.wire_bytes
         metrics["wire bytes"] = wire_bytes / epochs.seconds / 1e6
         if epochs.dirty_bytes:
