@@ -38,6 +38,8 @@ class Part(NamedTuple):
 
     data: memoryview
     pfns: array[int] | None = None
+    #: The memory that `data` begins, to be given back once nobody reads it; None when it is no room of ours.
+    room: memoryview | None = None
 
     @property
     def pages(self) -> memoryview:
