@@ -102,7 +102,7 @@ class PrimaryRole:
             fx.CopyEarly: lambda effect: spawn(steps.copy_early(effect.epoch)),
             fx.PauseGuest: lambda effect: hurry(steps.pause(effect)),
             fx.CopyPages: lambda effect: hurry(steps.copy_paused(effect.epoch)),
-            fx.SaveDeviceState: lambda effect: hurry(steps.save(effect.epoch)),
+            fx.SaveDeviceState: lambda effect: hurry(steps.save(effect.epoch, runs_on=effect.runs_on)),
             fx.ResumeGuest: lambda effect: hurry(steps.resume(effect.epoch)),
             fx.SendEpoch: steps.send,
             fx.AbandonEpoch: steps.abandon,
