@@ -77,8 +77,10 @@ def encode_bound(count: int) -> int:
     return int(lib.rp_encode_bound(count))
 
 
-def encode_pages(pfns: array[int], body: Buffer, bases: BaseCache | None = None) -> EncodedPages:
-    """Encode the pages of `body`, which are those of the frames in this order. Only reads the bases: several
+def encode_pages(
+    pfns: array[int], body: Buffer, bases: BaseCache | None = None, *, compress: bool = True
+) -> EncodedPages:
+    """Encode the pages of `body`, which are those of the frames in this order; without `compress` none by LZ4. Only reads the bases: several
     threads may do this at the same time, while none updates the cache."""
     require(len(body) == len(pfns) * PAGE_SIZE, "encode: body and frame list differ in size")
     room = encode_bound(len(pfns))
@@ -89,6 +91,7 @@ def encode_pages(pfns: array[int], body: Buffer, bases: BaseCache | None = None)
         len(pfns),
         ffi.from_buffer("uint8_t[]", body),
         ffi.NULL if bases is None else bases.native,
+        compress,
         out,
         room,
         size,

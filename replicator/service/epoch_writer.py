@@ -18,12 +18,13 @@ from typing import NamedTuple
 
 import xxhash
 
+from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.errors import require
 from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
 from replicator.link.base import Link
 from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestRam
-from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder
+from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder, measure_group
 from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
@@ -135,9 +136,22 @@ class OutgoingEpoch:
                 return
             await self._writer.link.send_bulk(self._begin)
         while self._waiting and not self.abandoned:
-            for coded in await self._encoder.encode(self._waiting[:LOOKAHEAD_PARTS]):
-                if not self.abandoned:
-                    await self._send_part(coded)
+            await self._send_group(self._waiting[:LOOKAHEAD_PARTS])
+
+    async def _send_group(self, parts: list[Part]) -> None:
+        pace, clock = self._writer.encoder.pace, self._writer.clock
+        # What is less is soon sent in any case, and says little of the link.
+        is_large = len(parts) == LOOKAHEAD_PARTS
+        compress = pace.compresses or not is_large
+        began_ns = clock.monotonic_ns()
+        group = await self._encoder.encode(parts, compress=compress)
+        encoded_ns = clock.monotonic_ns()
+        for coded in group:
+            if not self.abandoned:
+                await self._send_part(coded)
+        if is_large and not self.abandoned:
+            sent_ns = clock.monotonic_ns() - encoded_ns
+            pace.note(measure_group(group, encoded_ns - began_ns, sent_ns))
 
     async def _send_part(self, coded: CodedPart) -> None:
         index, part = self._sent_parts, coded.part.data
@@ -188,12 +202,14 @@ class EpochWriter:
         *,
         bases: BaseCache | None = None,
         batch_pages: int = BATCH_PAGES_MAX,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         require(staging_bytes >= part_bytes(batch_pages), "staging must hold a part")
         self.batch_pages = batch_pages
         self.encoder = PartEncoder(bases)
         self.rooms = PartRooms(part_bytes(batch_pages))
         self.link = link
+        self.clock = clock
         self.staging_bytes = staging_bytes
         #: Held by the epoch that travels.
         self.wire = asyncio.Lock()

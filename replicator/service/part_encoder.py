@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from array import array
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import xxhash
@@ -20,6 +21,7 @@ import xxhash
 from replicator.memory.bases import BaseCache, BaseCounts
 from replicator.memory.encodings import EncodingStats, PageMethod, encode_pages
 from replicator.observe.status import EncodingStatus
+from replicator.service.link_pace import Group, LinkPace
 from replicator.units import PAGE_SIZE
 from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN, count_blocks, pack_table
 from replicator.wire.recording import page_data_header_bytes
@@ -62,6 +64,7 @@ class PartEncoder:
 
     def __init__(self, bases: BaseCache | None) -> None:
         self.bases = bases
+        self.pace = LinkPace()
         #: Of all parts since the start; the bytes are those of device states too.
         self._stats = EncodingStats()
         self._part_bytes = 0
@@ -124,15 +127,16 @@ class EpochEncoder:
         #: Frames that this epoch has carried.
         self._carried: set[int] = set()
 
-    async def encode(self, parts: Sequence[Part]) -> list[CodedPart]:
-        """The next parts. Each is to be given to `note_sent` as it leaves."""
+    async def encode(self, parts: Sequence[Part], *, compress: bool = True) -> list[CodedPart]:
+        """The next parts, without `compress` in less time and more bytes. Each is to be given to `note_sent` as it leaves."""
         async with self._encoder.looking():
             for part in parts:
                 self._drop_carried(part)
             if len(parts) == 1 and len(parts[0].pfns or ()) <= INLINE_PAGES:
-                return [encode_part(parts[0], self._bases)]
+                return [encode_part(parts[0], self._bases, compress=compress)]
             loop = asyncio.get_running_loop()
-            work = [loop.run_in_executor(None, encode_part, part, self._bases) for part in parts]
+            encode = partial(encode_part, bases=self._bases, compress=compress)
+            work = [loop.run_in_executor(None, encode, part) for part in parts]
             return list(await asyncio.gather(*work))
 
     def _drop_carried(self, part: Part) -> None:
@@ -150,11 +154,11 @@ class EpochEncoder:
         self._encoder.count(coded)
 
 
-def encode_part(part: Part, bases: BaseCache | None) -> CodedPart:
+def encode_part(part: Part, bases: BaseCache | None, *, compress: bool = True) -> CodedPart:
     """Only reads the bases: parts without common frames may be encoded at the same time."""
     if part.pfns is None:
         return _encode_blocks(part)
-    encoded = encode_pages(part.pfns, part.pages, bases)
+    encoded = encode_pages(part.pfns, part.pages, bases, compress=compress)
     return _choose(part, PAGES, pack_table(part.pfns), encoded.data, encoded.stats)
 
 
@@ -174,3 +178,10 @@ def _choose(
         return CodedPart(part, part.data, stats=stats)
     payload = b"".join((table, data))
     return CodedPart(part, payload, encoding, size, xxhash.xxh3_64_digest(part.data), stats)
+
+
+def measure_group(group: Sequence[CodedPart], encode_ns: int, send_ns: int) -> Group:
+    """What was sent, for the pace."""
+    stats = sum((coded.stats for coded in group), EncodingStats())
+    whole = stats.pages[PageMethod.LZ4] + stats.pages[PageMethod.RAW]
+    return Group(whole * PAGE_SIZE, sum(len(coded.payload) for coded in group), encode_ns, send_ns)
