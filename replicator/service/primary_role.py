@@ -1,9 +1,9 @@
 """Runs a primary: which of its hands carries out which of the machine's effects, and the way of events to the machine.
 
-Events come in one at a time; an effect that takes time runs as a task and reports with an event. Those of a pause begin
-at once, when all other effects of the event are carried out: nothing else has a turn in between. This file decides
-nothing: which effect follows which event is engine/primary.py's. How an effect is carried out say epoch_steps.py,
-guest_commands.py, secondary_line.py and arbiter_requests.py.
+Events come in one at a time; an effect that takes time runs as a task and reports with an event. Commands to the guest
+and the steps of a pause begin at once, in the order asked for, when all other effects of the event are carried out:
+nothing else has a turn in between. This file decides nothing: which effect follows which event is engine/primary.py's.
+How an effect is carried out say epoch_steps.py, guest_commands.py, secondary_line.py and arbiter_requests.py.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PrimaryRole:
         self._moving: asyncio.Future[MoveReport] | None = None
         self._timers: dict[fx.Timer, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Steps of a pause that the event under way asks for.
+        #: Commands to the guest and steps of a pause that the event under way asks for.
         self._urgent: deque[Work] = deque()
         self._guest = GuestCommands(parts, self.post)
         self.guest_clock = self._guest.clock
@@ -91,7 +91,8 @@ class PrimaryRole:
     def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], object]]:
         steps, line, guest, requests = self._steps, self._line, self._guest, self._requests
         spawn, relay, ledger = self._spawn, self.parts.relay, self._steps.ledger
-        hurry = self._urgent.append
+        # In COLO the order to the other side's VM, which is a message, is to leave before our own guest is paused.
+        hurry = self._urgent.append if self.colo is None else spawn
         return {
             fx.ArmTimer: self._arm,
             fx.CancelTimer: lambda effect: self._cancel(effect.timer),
@@ -113,8 +114,8 @@ class PrimaryRole:
             fx.PassOutput: lambda _: relay.set_mode(OutputMode.PASS),
             fx.RequestAlone: lambda _: spawn(requests.go_alone()),
             fx.LiftBar: lambda effect: spawn(requests.lift_bar(effect)),
-            fx.FreezeGuest: lambda _: spawn(guest.freeze()),
-            fx.ThawGuest: lambda _: spawn(guest.thaw()),
+            fx.FreezeGuest: lambda _: hurry(guest.freeze()),
+            fx.ThawGuest: lambda _: hurry(guest.thaw()),
             fx.Fence: lambda effect: spawn(self._fence(effect.reason)),
             fx.StandDown: lambda effect: spawn(self._stand_down(effect)),
             fx.EndGuest: lambda effect: spawn(self._end_guest(effect.graceful)),
