@@ -78,13 +78,20 @@ def encode_bound(count: int) -> int:
 
 
 def encode_pages(
-    pfns: array[int], body: Buffer, bases: BaseCache | None = None, *, compress: bool = True
+    pfns: array[int],
+    body: Buffer,
+    bases: BaseCache | None = None,
+    *,
+    compress: bool = True,
+    head: bytes = b"",
 ) -> EncodedPages:
-    """Encode the pages of `body`, which are those of the frames in this order; without `compress` none by LZ4. Only reads the bases: several
+    """Encode the pages of `body`, which are those of the frames in this order; without `compress` none by LZ4. `head`
+    is put in front of the encoded body. Only reads the bases: several
     threads may do this at the same time, while none updates the cache."""
     require(len(body) == len(pfns) * PAGE_SIZE, "encode: body and frame list differ in size")
     room = encode_bound(len(pfns))
-    out = _allocate("uint8_t[]", room)
+    out = _allocate("uint8_t[]", len(head) + room)
+    ffi.memmove(out, head, len(head))
     size, stats = ffi.new("uint64_t *"), ffi.new("struct rp_page_stats *")
     code = lib.rp_encode_pages(
         frames_pointer(pfns),
@@ -92,14 +99,14 @@ def encode_pages(
         ffi.from_buffer("uint8_t[]", body),
         ffi.NULL if bases is None else bases.native,
         compress,
-        out,
+        out + len(head),
         room,
         size,
         stats,
     )
     check(code, f"cannot encode {len(pfns)} pages")
     counted = EncodingStats(tuple(ffi.unpack(stats.pages, 5)), tuple(ffi.unpack(stats.bytes, 5)))
-    return EncodedPages(_trim(ffi.buffer(out, size[0]), room), counted)
+    return EncodedPages(_trim(ffi.buffer(out, len(head) + size[0]), room), counted)
 
 
 def _trim(encoded: Any, room: int) -> memoryview:

@@ -158,8 +158,8 @@ def encode_part(part: Part, bases: BaseCache | None, *, compress: bool = True) -
     """Only reads the bases: parts without common frames may be encoded at the same time."""
     if part.pfns is None:
         return _encode_blocks(part)
-    encoded = encode_pages(part.pfns, part.pages, bases, compress=compress)
-    return _choose(part, PAGES, pack_table(part.pfns), encoded.data, encoded.stats)
+    encoded = encode_pages(part.pfns, part.pages, bases, compress=compress, head=pack_table(part.pfns))
+    return _choose(part, PAGES, encoded.data, encoded.stats)
 
 
 def _encode_blocks(part: Part) -> CodedPart:
@@ -167,16 +167,13 @@ def _encode_blocks(part: Part) -> CodedPart:
     body = bytes(part.data).ljust(blocks * PAGE_SIZE, b"\0")
     encoded = encode_pages(array("Q", range(blocks)), memoryview(body), None)
     # Pages are the guest's; these are none and do not count as such.
-    return _choose(part, BLOCKS, b"", encoded.data, EncodingStats())
+    return _choose(part, BLOCKS, encoded.data, EncodingStats())
 
 
-def _choose(
-    part: Part, encoding: str, table: bytes, data: memoryview | bytes, stats: EncodingStats
-) -> CodedPart:
+def _choose(part: Part, encoding: str, payload: memoryview, stats: EncodingStats) -> CodedPart:
     size = len(part.data)
-    if (len(table) + len(data)) * 100 > size * (100 - GAIN_PERCENT_MIN):
+    if len(payload) * 100 > size * (100 - GAIN_PERCENT_MIN):
         return CodedPart(part, part.data, stats=stats)
-    payload = b"".join((table, data))
     return CodedPart(part, payload, encoding, size, xxhash.xxh3_64_digest(part.data), stats)
 
 
