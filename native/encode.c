@@ -50,7 +50,8 @@ static struct encoded encode_lz4(const uint8_t *page, uint32_t delta_bytes, uint
 }
 
 /* There is room for a whole page. The cheap tests come first. */
-static struct encoded encode_page(const uint8_t *page, const uint8_t *base, uint8_t *out)
+static struct encoded encode_page(const uint8_t *page, const uint8_t *base, bool compress,
+                                  uint8_t *out)
 {
     if (rp_page_is_zero(page))
         return (struct encoded){RP_PAGE_ZERO, 0};
@@ -63,7 +64,9 @@ static struct encoded encode_page(const uint8_t *page, const uint8_t *base, uint
         if (delta_bytes != 0 && delta_bytes <= GOOD_DELTA_BYTES)
             return (struct encoded){RP_PAGE_DELTA, delta_bytes};
     }
-    return encode_lz4(page, delta_bytes, out);
+    if (compress)
+        return encode_lz4(page, delta_bytes, out);
+    return delta_bytes != 0 ? (struct encoded){RP_PAGE_DELTA, delta_bytes} : encode_raw(page, out);
 }
 
 static void put_entry(uint8_t *at, struct encoded encoded)
@@ -73,8 +76,8 @@ static void put_entry(uint8_t *at, struct encoded encoded)
 }
 
 int rp_encode_pages(const uint64_t *pfns, uint64_t count, const uint8_t *body,
-                    const struct rp_bases *bases, uint8_t *out, uint64_t room, uint64_t *size_ret,
-                    struct rp_page_stats *stats_ret)
+                    const struct rp_bases *bases, bool compress, uint8_t *out, uint64_t room,
+                    uint64_t *size_ret, struct rp_page_stats *stats_ret)
 {
     if (count > RP_PAGES_MAX)
         return -E2BIG;
@@ -86,7 +89,7 @@ int rp_encode_pages(const uint64_t *pfns, uint64_t count, const uint8_t *body,
     memcpy(out, &(uint32_t){(uint32_t)count}, RP_COUNT_BYTES);
     for (uint64_t i = 0; i < count; i++) {
         const uint8_t *base = bases != NULL ? rp_bases_find(bases, pfns[i]) : NULL;
-        struct encoded encoded = encode_page(body + i * RP_PAGE_BYTES, base, data);
+        struct encoded encoded = encode_page(body + i * RP_PAGE_BYTES, base, compress, data);
         put_entry(entries + i * RP_ENTRY_BYTES, encoded);
         data += encoded.bytes;
         stats.pages[encoded.method]++;

@@ -2,6 +2,7 @@
 #define RP_ENCODE_H
 #include "bases.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Pages as they travel between the daemons. An encoded body of n pages is
@@ -31,11 +32,11 @@ struct rp_page_stats {
 /* Most bytes that an encoded body of so many pages has; count is below 1 << 28. */
 uint64_t rp_encode_bound(uint64_t count);
 
-/* Encodes a body of count pages, each by the method that makes it small. Only reads the bases, of
- * which there may be none (NULL). -ENOSPC when room is below the bound, -E2BIG for too many pages.
+/* Encodes a body of count pages, each by the method that makes it small; without `compress` none by
+ * LZ4, which takes most of the time. Only reads the bases, of which there may be none (NULL). -ENOSPC when room is below the bound, -E2BIG for too many pages.
  */
 int rp_encode_pages(const uint64_t *pfns, uint64_t count, const uint8_t *body,
-                    const struct rp_bases *bases, uint8_t *out, uint64_t room, uint64_t *size_ret,
-                    struct rp_page_stats *stats_ret);
+                    const struct rp_bases *bases, bool compress, uint8_t *out, uint64_t room,
+                    uint64_t *size_ret, struct rp_page_stats *stats_ret);
 
 #endif

@@ -89,6 +89,9 @@ class CopyPages(Effect):
 @frozen
 class SaveDeviceState(Effect):
     epoch: Epoch
+    #: Nothing else is left to be done in this pause: the guest may go on as soon as its state is saved, if there is a
+    #: lease now. ResumeGuest follows all the same.
+    runs_on: bool = False
 
 
 @frozen

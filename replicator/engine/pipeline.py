@@ -410,7 +410,7 @@ class EpochPipeline:
         if self._abandoned:
             return self._resume()
         self.step = Step.SAVING
-        return [fx.SaveDeviceState(self.epoch)]
+        return [fx.SaveDeviceState(self.epoch, runs_on=not self.last)]
 
     def handle_saved(self, event: ev.DeviceStateSaved, now_ns: int) -> list[Effect]:
         self._expect(Step.SAVING, event.epoch)

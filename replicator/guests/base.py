@@ -10,6 +10,7 @@ another one and is made equal to it at each checkpoint. Rules every adapter keep
    A page reported though unchanged costs time, a page left out costs the guest.
 3. `activate` leaves the guest loaded and paused. The caller checks its lease and only then calls `resume`.
 4. `pause`, `resume`, `save_device_state` and `reload` are called one at a time; the caller waits for each.
+   `save_device_state(runs_on=True)` is the first half of a resume: nothing but `resume` may follow it.
 5. Nothing here decides anything: errors are `GuestError`, what happens to the guest by itself is a `GuestEvent`.
 
 This layer does not know about epochs, leases or the link.
@@ -129,8 +130,11 @@ class Guest(Protocol):
 
     async def resume(self) -> None: ...
 
-    async def save_device_state(self) -> bytes:
-        """All state outside the RAM. The guest must be paused."""
+    async def save_device_state(self, *, runs_on: bool = False) -> bytes:
+        """All state outside the RAM. The guest must be paused.
+
+        With `runs_on` the guest may go on as soon as the state is saved, also when that fails; the caller has what it
+        needs of the pause, and calls `resume` in any case."""
         ...
 
     def read_clock(self, device_state: bytes) -> int | None:

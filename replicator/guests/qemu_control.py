@@ -4,6 +4,9 @@ The state goes into a memory file of ours, which QEMU knows as a descriptor of t
 no path, no rights and no disk. With a fast channel `stop` and the save are sent together, so QEMU works on the state
 while we scan and copy pages; `save_device_state` then only collects it. A guest that is paused for another reason has
 saved its state for nothing, which hurts nobody.
+
+When the pages are copied before the state is saved, `cont` is sent behind the save and waits for it in QEMU: the guest
+goes on a round trip earlier. QEMU then runs the guest even if the save fails, and the epoch is lost.
 """
 
 from __future__ import annotations
@@ -36,12 +39,13 @@ class StateFile:
     async def hand_over(self, session: QmpSession) -> None:
         await session.pass_fd(self._writing_fd, "add-fd", fdset_id=FDSET_ID)
 
-    def clear(self) -> None:
+    def rewind(self) -> None:
+        """The next state overwrites this one. The file keeps its memory: to give it back and to get it anew would be
+        done in a pause."""
         os.lseek(self._writing_fd, 0, os.SEEK_SET)
-        os.ftruncate(self._fd, 0)
 
     def read(self) -> bytes:
-        size = os.fstat(self._fd).st_size
+        size = os.lseek(self._writing_fd, 0, os.SEEK_CUR)
         if not len(STATE_MAGIC) <= size <= LIBXL_RECORD_BYTES_MAX:
             raise GuestError(f"QEMU saved a device state of {size} bytes")
         state = os.pread(self._fd, size, 0)
@@ -63,7 +67,9 @@ class Control(Protocol):
         """`will_save`: the device state is wanted soon."""
         ...
 
-    async def save(self) -> bytes: ...
+    async def save(self, *, runs_on: bool = False) -> bytes:
+        """With `runs_on` the guest goes on right afterwards, and `cont` follows in any case."""
+        ...
 
     async def cont(self) -> None: ...
 
@@ -82,6 +88,8 @@ class FastControl:
         self._state = state
         #: Number of the save that `stop` asked for and nobody collected.
         self._saving: int | None = None
+        #: Number of the `cont` that was sent behind a save.
+        self._going_on: int | None = None
 
     @property
     def channel(self) -> FastChannel:
@@ -89,26 +97,31 @@ class FastControl:
         return self._channel
 
     async def stop(self, *, will_save: bool = True) -> None:
-        self._saving = None
+        self._saving = self._going_on = None
         await self._channel.settle()
         if not will_save:
             await self._channel.execute(_STOP)
             return
-        self._state.clear()
+        self._state.rewind()
         stopping, self._saving = self._channel.send(_STOP, _SAVE)
         await self._channel.answer(stopping)
 
-    async def save(self) -> bytes:
+    async def save(self, *, runs_on: bool = False) -> bytes:
         if self._saving is None:
-            self._state.clear()
+            self._state.rewind()
             (self._saving,) = self._channel.send(_SAVE)
+        if runs_on:
+            (self._going_on,) = self._channel.send(_CONT)
         number, self._saving = self._saving, None
         await self._channel.answer(number)
         return self._state.read()
 
     async def cont(self) -> None:
         self.forget_save()
-        await self._channel.execute(_CONT)
+        number, self._going_on = self._going_on, None
+        if number is None:
+            (number,) = self._channel.send(_CONT)
+        await self._channel.answer(number)
 
     def forget_save(self) -> None:
         if self._saving is not None:
@@ -130,8 +143,8 @@ class PlainControl:
     async def stop(self, *, will_save: bool = True) -> None:
         await self._session.execute("stop")
 
-    async def save(self) -> bytes:
-        self._state.clear()
+    async def save(self, *, runs_on: bool = False) -> bytes:
+        self._state.rewind()
         await self._session.execute("xen-save-devices-state", filename=f"/dev/fdset/{FDSET_ID}", live=False)
         return self._state.read()
 

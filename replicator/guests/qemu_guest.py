@@ -83,8 +83,10 @@ class QemuGuest:
         self._running = True
         await self._machine.control.cont()
 
-    async def save_device_state(self) -> bytes:
-        return await self._machine.control.save()
+    async def save_device_state(self, *, runs_on: bool = False) -> bytes:
+        # Before the answer, as in `resume`.
+        self._running = self._running or runs_on
+        return await self._machine.control.save(runs_on=runs_on)
 
     def read_clock(self, device_state: bytes) -> int | None:
         return read_virtual_clock(device_state)

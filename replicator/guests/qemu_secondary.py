@@ -108,8 +108,9 @@ class QemuSecondaryVm:
         self._running = True
         await self._guest.resume()
 
-    async def save_device_state(self) -> bytes:
-        return await self._guest.save_device_state()
+    async def save_device_state(self, *, runs_on: bool = False) -> bytes:
+        self._running = self._running or runs_on
+        return await self._guest.save_device_state(runs_on=runs_on)
 
     def read_clock(self, device_state: bytes) -> int | None:
         return self._guest.read_clock(device_state)

@@ -86,9 +86,11 @@ class SyntheticGuest:
     async def resume(self) -> None:
         await self._process.command("resume")
 
-    async def save_device_state(self) -> bytes:
+    async def save_device_state(self, *, runs_on: bool = False) -> bytes:
         state = (await self._process.command("save"))["state"]
         require(isinstance(state, bytes), "the process answers save with bytes")
+        if runs_on:
+            await self._process.command("resume")
         return bytes(state)
 
     def read_clock(self, device_state: bytes) -> int | None:

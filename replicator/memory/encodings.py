@@ -77,26 +77,36 @@ def encode_bound(count: int) -> int:
     return int(lib.rp_encode_bound(count))
 
 
-def encode_pages(pfns: array[int], body: Buffer, bases: BaseCache | None = None) -> EncodedPages:
-    """Encode the pages of `body`, which are those of the frames in this order. Only reads the bases: several
+def encode_pages(
+    pfns: array[int],
+    body: Buffer,
+    bases: BaseCache | None = None,
+    *,
+    compress: bool = True,
+    head: bytes = b"",
+) -> EncodedPages:
+    """Encode the pages of `body`, which are those of the frames in this order; without `compress` none by LZ4. `head`
+    is put in front of the encoded body. Only reads the bases: several
     threads may do this at the same time, while none updates the cache."""
     require(len(body) == len(pfns) * PAGE_SIZE, "encode: body and frame list differ in size")
     room = encode_bound(len(pfns))
-    out = _allocate("uint8_t[]", room)
+    out = _allocate("uint8_t[]", len(head) + room)
+    ffi.memmove(out, head, len(head))
     size, stats = ffi.new("uint64_t *"), ffi.new("struct rp_page_stats *")
     code = lib.rp_encode_pages(
         frames_pointer(pfns),
         len(pfns),
         ffi.from_buffer("uint8_t[]", body),
         ffi.NULL if bases is None else bases.native,
-        out,
+        compress,
+        out + len(head),
         room,
         size,
         stats,
     )
     check(code, f"cannot encode {len(pfns)} pages")
     counted = EncodingStats(tuple(ffi.unpack(stats.pages, 5)), tuple(ffi.unpack(stats.bytes, 5)))
-    return EncodedPages(_trim(ffi.buffer(out, size[0]), room), counted)
+    return EncodedPages(_trim(ffi.buffer(out, len(head) + size[0]), room), counted)
 
 
 def _trim(encoded: Any, room: int) -> memoryview:

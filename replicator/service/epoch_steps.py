@@ -146,9 +146,9 @@ class EpochSteps:
             return
         self._post(ev.GuestPaused(effect.epoch, dirty_pages, mark.held_frames))
 
-    async def save(self, epoch: Epoch) -> None:
+    async def save(self, epoch: Epoch, *, runs_on: bool) -> None:
         try:
-            state = await self._guest.save_device_state()
+            state = await self._guest.save_device_state(runs_on=runs_on)
         except GuestError as error:
             await self._fail(epoch, error)
             return

@@ -3,8 +3,8 @@
 An epoch's parts, joined in order, continue one checkpointed libxl stream (wire/recording.py). Parts that were copied
 while the guest stood still wait until it runs again, unless staging is full: then sending begins in the pause. Epochs
 travel one after another: the first send of an epoch waits for the end of the one before. On the way parts are encoded
-(part_encoder.py); count, size and digest are those of the stream. Part buffers belong to nobody but the link once they
-were sent, so a buffer is never written twice; at most `staging_bytes` wait here.
+(part_encoder.py); count, size and digest are those of the stream. A part that travels as it is belongs to the link from
+then on; the memory of all others is used again (part_rooms.py). At most `staging_bytes` wait here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import xxhash
 
+from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.errors import require
 from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
 from replicator.link.base import Link
 from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestRam
-from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder
+from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder, measure_group
+from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
 from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
@@ -92,7 +94,7 @@ class OutgoingEpoch:
         batch_pages = self._writer.batch_pages
         for first in range(0, len(pfns), batch_pages):
             batch = pfns[first : first + batch_pages]
-            self._add(copy_part(ram, batch))
+            self._add(copy_part(ram, batch, self._writer.rooms))
             note(len(batch))
             # So many are encoded at the same time.
             is_group = send_at_once and len(self._waiting) >= LOOKAHEAD_PARTS
@@ -134,9 +136,22 @@ class OutgoingEpoch:
                 return
             await self._writer.link.send_bulk(self._begin)
         while self._waiting and not self.abandoned:
-            for coded in await self._encoder.encode(self._waiting[:LOOKAHEAD_PARTS]):
-                if not self.abandoned:
-                    await self._send_part(coded)
+            await self._send_group(self._waiting[:LOOKAHEAD_PARTS])
+
+    async def _send_group(self, parts: list[Part]) -> None:
+        pace, clock = self._writer.encoder.pace, self._writer.clock
+        # What is less is soon sent in any case, and says little of the link.
+        is_large = len(parts) == LOOKAHEAD_PARTS
+        compress = pace.compresses or not is_large
+        began_ns = clock.monotonic_ns()
+        group = await self._encoder.encode(parts, compress=compress)
+        encoded_ns = clock.monotonic_ns()
+        for coded in group:
+            if not self.abandoned:
+                await self._send_part(coded)
+        if is_large and not self.abandoned:
+            sent_ns = clock.monotonic_ns() - encoded_ns
+            pace.note(measure_group(group, encoded_ns - began_ns, sent_ns))
 
     async def _send_part(self, coded: CodedPart) -> None:
         index, part = self._sent_parts, coded.part.data
@@ -158,6 +173,8 @@ class OutgoingEpoch:
         self._sent_bytes += len(part)
         if not self.abandoned:
             self._waiting_bytes -= len(self._waiting.pop(0).data)
+        if coded.part.room is not None and coded.payload is not part:
+            self._writer.rooms.give_back(coded.part.room)
 
     def leave_wire(self) -> None:
         """Let the next epoch travel. May be repeated."""
@@ -185,11 +202,14 @@ class EpochWriter:
         *,
         bases: BaseCache | None = None,
         batch_pages: int = BATCH_PAGES_MAX,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         require(staging_bytes >= part_bytes(batch_pages), "staging must hold a part")
         self.batch_pages = batch_pages
         self.encoder = PartEncoder(bases)
+        self.rooms = PartRooms(part_bytes(batch_pages))
         self.link = link
+        self.clock = clock
         self.staging_bytes = staging_bytes
         #: Held by the epoch that travels.
         self.wire = asyncio.Lock()
@@ -203,11 +223,11 @@ class EpochWriter:
             self._recorder.write_part(part, is_prologue=is_prologue)
 
 
-def copy_part(ram: GuestRam, pfns: array[int]) -> Part:
+def copy_part(ram: GuestRam, pfns: array[int], rooms: PartRooms) -> Part:
     """One PAGE_DATA record with these frames."""
     header = recording.page_data_header(pfns)
-    part = bytearray(len(header) + len(pfns) * PAGE_SIZE)
+    room = rooms.take()
+    part = room[: len(header) + len(pfns) * PAGE_SIZE]
     part[: len(header)] = header
-    view = memoryview(part)
-    ram.gather(pfns, view[len(header) :])
-    return Part(view, pfns)
+    ram.gather(pfns, part[len(header) :])
+    return Part(part, pfns, room)

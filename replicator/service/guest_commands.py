@@ -42,6 +42,8 @@ class GuestCommands:
         self._is_off = asyncio.Event()
         #: CLOCK_MONOTONIC when it was last told to pause for an epoch.
         self.paused_ns = 0
+        #: CLOCK_MONOTONIC when it was found to go on after its state was saved, 0 when it was not told to.
+        self._went_on_ns = 0
 
     async def watch(self) -> None:
         """Post the guest's end, when it comes."""
@@ -68,30 +70,40 @@ class GuestCommands:
     async def pause(self) -> None:
         async with self._commanding:
             self.paused_ns = self._parts.clock.monotonic_ns()
+            self._went_on_ns = 0
             self.clock.stop(self.paused_ns)
             await self._parts.guest.pause()
 
-    async def save_device_state(self) -> bytes:
+    async def save_device_state(self, *, runs_on: bool = False) -> bytes:
+        """With `runs_on` the guest goes on right afterwards if there is a lease at this moment; `resume` follows."""
         async with self._commanding:
-            state = await self._parts.guest.save_device_state()
+            runs_on = runs_on and self._parts.has_lease()
+            try:
+                state = await self._parts.guest.save_device_state(runs_on=runs_on)
+            finally:
+                self._went_on_ns = self._parts.clock.monotonic_ns() if runs_on else 0
             self.clock.measure(state)
             return state
 
     async def resume(self) -> bool:
-        """False when there is no lease at that moment: the guest stands still as before."""
+        """False when there is no lease at that moment: the guest stands still as before. What was told to go on when
+        there was one does: there is nothing left to be denied."""
         async with self._commanding:
-            may_run = self._parts.has_lease()
-            if may_run:
+            started_ns, self._went_on_ns = self._went_on_ns, 0
+            if not started_ns:
+                if not self._parts.has_lease():
+                    return False
                 started_ns = self._parts.clock.monotonic_ns()
-                await self._parts.guest.resume()
-                self.clock.start(started_ns)
-            return may_run
+            await self._parts.guest.resume()
+            self.clock.start(started_ns)
+            return True
 
     # Outside of one. A failure is the guest's end.
 
     async def freeze(self) -> None:
         try:
             async with self._commanding:
+                self._went_on_ns = 0
                 self.clock.stop(self._parts.clock.monotonic_ns())
                 await self._parts.guest.pause()
         except GuestError as error:

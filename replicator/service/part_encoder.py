@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import xxhash
@@ -19,6 +20,7 @@ import xxhash
 from replicator.memory.bases import BaseCache, BaseCounts
 from replicator.memory.encodings import EncodingStats, PageMethod, encode_pages
 from replicator.observe.status import EncodingStatus
+from replicator.service.link_pace import Group, LinkPace
 from replicator.units import PAGE_SIZE
 from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN, count_blocks, pack_table
 from replicator.wire.recording import page_data_header_bytes
@@ -37,6 +39,8 @@ class Part(NamedTuple):
 
     data: memoryview
     pfns: array[int] | None = None
+    #: The memory that `data` begins, to be given back once nobody reads it; None when it is no room of ours.
+    room: memoryview | None = None
 
     @property
     def pages(self) -> memoryview:
@@ -59,6 +63,7 @@ class PartEncoder:
 
     def __init__(self, bases: BaseCache | None) -> None:
         self.bases = bases
+        self.pace = LinkPace()
         #: Of all parts since the start; the bytes are those of device states too.
         self._stats = EncodingStats()
         self._part_bytes = 0
@@ -116,16 +121,17 @@ class EpochEncoder:
         #: Frames that this epoch has carried.
         self._carried: set[int] = set()
 
-    async def encode(self, parts: Sequence[Part]) -> list[CodedPart]:
-        """The next parts. Each is to be given to `note_sent` as it leaves."""
+    async def encode(self, parts: Sequence[Part], *, compress: bool = True) -> list[CodedPart]:
+        """The next parts, without `compress` in less time and more bytes. Each is to be given to `note_sent` as it leaves."""
         async with self._encoder.looking:
             self._encoder.drop_outdated()
             for part in parts:
                 self._drop_carried(part)
             if sum(map(_count_pages, parts)) <= INLINE_PAGES:
-                return [encode_part(part, self._bases) for part in parts]
+                return [encode_part(part, self._bases, compress=compress) for part in parts]
             loop = asyncio.get_running_loop()
-            work = [loop.run_in_executor(None, encode_part, part, self._bases) for part in parts]
+            encode = partial(encode_part, bases=self._bases, compress=compress)
+            work = [loop.run_in_executor(None, encode, part) for part in parts]
             return list(await asyncio.gather(*work))
 
     def _drop_carried(self, part: Part) -> None:
@@ -147,12 +153,12 @@ def _count_pages(part: Part) -> int:
     return -(-len(part.data) // PAGE_SIZE) if part.pfns is None else len(part.pfns)
 
 
-def encode_part(part: Part, bases: BaseCache | None) -> CodedPart:
+def encode_part(part: Part, bases: BaseCache | None, *, compress: bool = True) -> CodedPart:
     """Only reads the bases: parts without common frames may be encoded at the same time."""
     if part.pfns is None:
         return _encode_blocks(part)
-    encoded = encode_pages(part.pfns, part.pages, bases)
-    return _choose(part, PAGES, pack_table(part.pfns), encoded.data, encoded.stats)
+    encoded = encode_pages(part.pfns, part.pages, bases, compress=compress, head=pack_table(part.pfns))
+    return _choose(part, PAGES, encoded.data, encoded.stats)
 
 
 def _encode_blocks(part: Part) -> CodedPart:
@@ -160,14 +166,18 @@ def _encode_blocks(part: Part) -> CodedPart:
     body = bytes(part.data).ljust(blocks * PAGE_SIZE, b"\0")
     encoded = encode_pages(array("Q", range(blocks)), memoryview(body), None)
     # Pages are the guest's; these are none and do not count as such.
-    return _choose(part, BLOCKS, b"", encoded.data, EncodingStats())
+    return _choose(part, BLOCKS, encoded.data, EncodingStats())
 
 
-def _choose(
-    part: Part, encoding: str, table: bytes, data: memoryview | bytes, stats: EncodingStats
-) -> CodedPart:
+def _choose(part: Part, encoding: str, payload: memoryview, stats: EncodingStats) -> CodedPart:
     size = len(part.data)
-    if (len(table) + len(data)) * 100 > size * (100 - GAIN_PERCENT_MIN):
+    if len(payload) * 100 > size * (100 - GAIN_PERCENT_MIN):
         return CodedPart(part, part.data, stats=stats)
-    payload = b"".join((table, data))
     return CodedPart(part, payload, encoding, size, xxhash.xxh3_64_digest(part.data), stats)
+
+
+def measure_group(group: Sequence[CodedPart], encode_ns: int, send_ns: int) -> Group:
+    """What was sent, for the pace."""
+    stats = sum((coded.stats for coded in group), EncodingStats())
+    whole = stats.pages[PageMethod.LZ4] + stats.pages[PageMethod.RAW]
+    return Group(whole * PAGE_SIZE, sum(len(coded.payload) for coded in group), encode_ns, send_ns)

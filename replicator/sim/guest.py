@@ -79,10 +79,17 @@ class SimGuest:
     async def resume(self) -> None:
         await self._command(self.machine.resume)
 
-    async def save_device_state(self) -> bytes:
-        await self._command(lambda: None)
+    async def save_device_state(self, *, runs_on: bool = False) -> bytes:
+        saved: list[bytes] = []
+        await self._command(lambda: saved.append(self._save(runs_on)))
+        return saved[0]
+
+    def _save(self, runs_on: bool) -> bytes:
         require(not self.machine.running, "saved while it runs")
-        return self.machine.state.pack()
+        state = self.machine.state.pack()
+        if runs_on:
+            self.machine.resume()
+        return state
 
     def read_clock(self, device_state: bytes) -> int | None:
         return None

@@ -56,7 +56,7 @@ def test_life_of_one_epoch_in_order():
     protect(play)
     assert play(ev.EpochDue()) == [fx.PauseGuest(2, hold=True)]
     assert play(ev.GuestPaused(2, 300)) == [fx.OpenEpoch(2, 1), fx.CopyPages(2)]
-    assert play(ev.PagesCopied(2)) == [fx.SaveDeviceState(2)]
+    assert play(ev.PagesCopied(2)) == [fx.SaveDeviceState(2, runs_on=True)]
     assert play(ev.DeviceStateSaved(2)) == [fx.ResumeGuest(2)]
     effects = play(ev.GuestResumed(2))
     assert effects[0] == fx.SendEpoch(2)

@@ -37,7 +37,8 @@ def report_of(effects: list[fx.Effect]) -> MoveReport:
 def close_last(play: Play, *, dirty: int = 10) -> list[fx.Effect]:
     """Order a move of a protected guest whose next pause finds so many dirty pages; up to the save."""
     assert play(ev.SwitchoverOrdered(POLICY))[-1] == fx.PauseGuest(LAST, hold=True)
-    play(ev.GuestPaused(LAST, dirty), ev.PagesCopied(LAST))
+    play(ev.GuestPaused(LAST, dirty))
+    assert play(ev.PagesCopied(LAST)) == [fx.SaveDeviceState(LAST, runs_on=False)]
     return play(ev.DeviceStateSaved(LAST))
 
 

@@ -163,6 +163,21 @@ def test_a_paused_guest_writes_nothing(golden: Golden, place: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_guest_goes_on_by_itself_once_its_state_is_saved(golden: Golden, place: Path) -> None:
+    async def scenario() -> None:
+        async with awake(golden, place) as (guest, wire):
+            for _ in range(3):
+                await guest.pause()
+                whole = await guest.save_device_state()
+                assert len(await guest.save_device_state(runs_on=True)) == len(whole)
+                await wire.command("ping")
+                assert await guest.query_status() == "running"
+                await guest.resume()
+                await wire.command("ping")
+
+    asyncio.run(scenario())
+
+
 def test_pauses_without_a_save_do_not_confuse_the_monitor(golden: Golden, place: Path) -> None:
     async def scenario() -> None:
         async with awake(golden, place) as (guest, wire):

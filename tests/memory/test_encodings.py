@@ -92,6 +92,16 @@ def test_without_bases_no_page_needs_one(case: Case) -> None:
     assert encoded.stats.pages[SAME] == encoded.stats.pages[DELTA] == 0
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+def test_without_compression_pages_come_out_as_they_went_in_and_none_is_lz4(case: Case) -> None:
+    encoded = encode_pages(case.pfns, case.body, case.cache(), compress=False)
+    with ram_with(case.bases) as ram:
+        assert decode(case.pfns, encoded.data, ram) == case.body
+    assert encoded.stats.pages[PageMethod.LZ4] == 0
+    assert reference_decode(bytes(encoded.data), case.bases) == case.body
+
+
 def encode_one(page: bytes, base: bytes | None = None) -> tuple[PageMethod, bytes]:
     case = Case([page], [base])
     encoded = encode_pages(case.pfns, page, case.cache())
@@ -371,7 +381,7 @@ def test_a_buffer_below_the_bound_and_too_many_pages_are_refused_unread() -> Non
 
     def encode(count: int, room: int) -> int:
         null = ffi.NULL
-        return int(lib.rp_encode_pages(null, count, null, null, null, room, size, stats))
+        return int(lib.rp_encode_pages(null, count, null, null, True, null, room, size, stats))
 
     assert encode(3, encode_bound(3) - 1) == -errno.ENOSPC
     assert encode(2**28 + 1, 2**63) == -errno.E2BIG

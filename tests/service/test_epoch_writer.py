@@ -22,11 +22,13 @@ class SlowLink:
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.payloads: list[Any] = []
         self.open = asyncio.Event()
 
     async def send_bulk(self, header: Any, payload: Any = None) -> None:
         if isinstance(header, EpochPart):
             await self.open.wait()
+            self.payloads.append(payload)
         self.sent.append(header)
 
 
@@ -77,5 +79,23 @@ def test_an_epoch_given_up_while_a_part_is_sent_ends_quietly() -> None:
         link.open.set()
         await sending
         assert [type(header) for header in link.sent] == [EpochBegin, EpochPart]
+
+    scene(play)
+
+
+def test_the_room_of_an_encoded_part_is_used_again_and_that_of_a_part_sent_as_it_is_is_not() -> None:
+    async def play(link: SlowLink, writer: EpochWriter, ram: GuestRam) -> None:
+        link.open.set()
+        noise = os.urandom(2 * PAGE_SIZE)
+        ram.scatter(array("Q", [0, 1]), noise)
+        outgoing = writer.open(EpochBegin(SESSION, 1, 2, 1))
+        await outgoing.add_pages(ram, array("Q", [0, 1]), send_at_once=True, note=lambda _: None)
+        (as_it_is,) = link.payloads
+        await outgoing.add_pages(ram, array("Q", [2, 3]), send_at_once=True, note=lambda _: None)
+        assert len(link.payloads[1]) < PAGE_SIZE
+        again = writer.rooms.take()
+        again[:] = bytes(len(again))
+        assert bytes(as_it_is[-len(noise) :]) == noise
+        assert writer.rooms.take().obj is not again.obj
 
     scene(play)

@@ -42,7 +42,8 @@ def test_the_guest_moves_there_and_back_in_the_same_two_processes(pair):
     there = move(pair, "a")
     assert there["outcome"] == "moved", there
     assert there["keeps_promise"]
-    assert there["pages"] > 0 and there["bytes"] > 0
+    # The guest may have written no page since the epoch before; its device state is always sent.
+    assert there["bytes"] > 0
     second.wait_for("b: primary: protected")
     first.wait_for("a: secondary: standby at epoch")
     assert second.status()["protected_after_ms"] > 0

@@ -15,17 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.errors import EpochError
+from replicator.limits import BATCH_PAGES_MAX
 from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestLayout, GuestRam
-from replicator.service.epoch_writer import copy_part
+from replicator.service.epoch_writer import copy_part, part_bytes
 from replicator.service.part_decoder import rebuild_part
 from replicator.service.part_encoder import CodedPart, EpochEncoder, Part, PartEncoder
+from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
 from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN
 from replicator.wire.session import EpochPart
 
 LAYOUT = GuestLayout.with_hole(24, low_pages=16, high_pfn=64)
+ROOMS = PartRooms(part_bytes(BATCH_PAGES_MAX))
 FRAMES = list(LAYOUT.pfns())
 
 
@@ -45,7 +48,7 @@ class Pair:
         self, epoch: EpochEncoder, batches: Sequence[Sequence[int]], *, full: bool = False
     ) -> list[bytes]:
         """What the secondary rebuilds of one round of an epoch; it must be what was put in."""
-        parts = [copy_part(self.guest, array("Q", batch)) for batch in batches]
+        parts = [copy_part(self.guest, array("Q", batch), ROOMS) for batch in batches]
         rebuilt = []
         for index, coded in enumerate(asyncio.run(epoch.encode(parts))):
             epoch.note_sent(coded)
@@ -114,17 +117,17 @@ def test_a_small_change_travels_in_few_bytes_and_a_page_that_is_there_already_in
         pair.write(3, random_page(1))
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
         pair.write(3, b"changed", 100)
-        changed = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3])))
+        changed = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
         assert changed.encoding == PAGES and len(changed.payload) < 60
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
-        equal = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3])))
+        equal = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
         assert len(equal.payload) < len(changed.payload)
 
 
 def test_what_does_not_shrink_travels_as_it_is() -> None:
     with make_pair() as pair:
         pair.write(3, random_page(1))
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3])))
+        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
         assert (coded.encoding, coded.part_bytes, bytes(coded.payload)) == (PLAIN, 0, bytes(coded.part.data))
 
 
@@ -148,7 +151,11 @@ def test_a_page_carried_before_in_the_same_epoch_has_no_base() -> None:
         pair.commit(pair.send(epoch, [[3]]))
         pair.write(3, b"later", 50)
         assert (
-            len(encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]))).payload)
+            len(
+                encode_one(
+                    pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS)
+                ).payload
+            )
             < 60
         )
 
@@ -172,7 +179,9 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
         pair.commit(pair.send(pair.encoder.open(full=False), [FRAMES[:6]]))
         for pfn in FRAMES[:5]:
             pair.write(pfn, rng.randbytes(5), 700)
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", FRAMES[:8])))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", FRAMES[:8]), ROOMS)
+        )
         damaged = bytearray(coded.payload)
         for _ in range(rng.choice((1, 3))):
             damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
@@ -190,7 +199,7 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
 
 def test_a_frame_that_the_guest_has_not_is_refused() -> None:
     with make_pair() as pair:
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3])))
+        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
         foreign = bytearray(coded.payload)
         foreign[4:8] = (40).to_bytes(4, "little")  # in the hole
         with pytest.raises(EpochError, match="0x28"):
@@ -202,6 +211,6 @@ def test_a_full_synchronisation_may_have_no_bases() -> None:
         pair.write(3, random_page(1))
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
         pair.write(3, b"changed")
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3])))
+        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
         with pytest.raises(EpochError, match="refused"):
             rebuild_part(header_of(coded), memoryview(coded.payload), None)

@@ -23,7 +23,6 @@ KNOWN = {
     "a_hand_over_that_keeps_its_voice": 5,
     "a_guest_that_runs_again_after_its_hand_over_was_recorded": 10,
     "output_of_the_last_epoch_is_not_waited_for": 10,
-    "output_of_pipelined_epochs_is_released_by_count": 2,
     "a_relay_that_looks_at_no_deadline": 51,
     "a_lease_that_is_kept_while_frozen": 14,
     "an_older_sealed_message_opens_again": 10,

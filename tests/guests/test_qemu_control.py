@@ -1,0 +1,120 @@
+"""The order in which a checkpoint's commands reach the monitor, and what becomes of an answer that refuses one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from replicator.errors import GuestError
+from replicator.guests.qemu_control import STATE_MAGIC, FastControl, StateFile
+from replicator.guests.qemu_qmp import FastChannel
+
+STOP, SAVE, CONT = "stop", "xen-save-devices-state", "cont"
+
+
+class Monitor:
+    """Answers commands in order; writes `states`, one a save, where QEMU would."""
+
+    def __init__(self, sock: socket.socket, states: list[bytes]) -> None:
+        self._socket = sock
+        self._states = states
+        self.heard: list[str] = []
+        self.state_fd = -1
+
+    async def serve(self) -> None:
+        reader, writer = await asyncio.open_connection(sock=self._socket)
+        try:
+            writer.write(b'{"QMP": {}}\n')
+            while line := await reader.readline():
+                writer.write(json.dumps(self._answer(json.loads(line)["execute"])).encode() + b"\n")
+        finally:
+            writer.close()
+
+    def _answer(self, command: str) -> dict[str, object]:
+        self.heard.append(command)
+        if command == SAVE:
+            state = self._states.pop(0)
+            if not state:
+                return {"error": {"desc": "no room"}}
+            os.write(self.state_fd, state)
+        return {"return": {}}
+
+
+def scene(states: list[bytes], play: Callable[[FastControl, Monitor], Awaitable[None]]) -> list[str]:
+    """What the monitor heard."""
+
+    async def run() -> list[str]:
+        async with served(states) as (control, monitor):
+            await play(control, monitor)
+            return monitor.heard[1:]
+
+    return asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def served(states: list[bytes]) -> AsyncIterator[tuple[FastControl, Monitor]]:
+    ours, theirs = socket.socketpair()
+    state = StateFile()
+    monitor = Monitor(theirs, list(states))
+    monitor.state_fd = os.dup(state._writing_fd)
+    serving = asyncio.create_task(monitor.serve())
+    channel = FastChannel(ours)
+    control = FastControl(channel, state)
+    try:
+        await channel.open()
+        yield control, monitor
+    finally:
+        control.close()
+        await serving
+        os.close(monitor.state_fd)
+
+
+def test_cont_goes_right_behind_the_save_and_is_sent_once() -> None:
+    async def play(control: FastControl, _: Monitor) -> None:
+        await control.stop()
+        assert await control.save(runs_on=True) == STATE_MAGIC + b"one"
+        await control.cont()
+
+    assert scene([STATE_MAGIC + b"one"], play) == [STOP, SAVE, CONT]
+
+
+def test_a_shorter_state_ends_where_it_ends() -> None:
+    async def play(control: FastControl, _: Monitor) -> None:
+        for text in (b"a long one", b"short"):
+            await control.stop()
+            assert await control.save() == STATE_MAGIC + text
+            await control.cont()
+
+    scene([STATE_MAGIC + b"a long one", STATE_MAGIC + b"short"], play)
+
+
+def test_a_save_that_fails_is_noticed_though_the_guest_goes_on() -> None:
+    async def play(control: FastControl, _: Monitor) -> None:
+        await control.stop()
+        with pytest.raises(GuestError, match="no room"):
+            await control.save(runs_on=True)
+        await control.cont()
+        await control.stop()
+        assert await control.save() == STATE_MAGIC + b"next"
+        await control.cont()
+
+    heard = scene([b"", STATE_MAGIC + b"next"], play)
+    assert heard == [STOP, SAVE, CONT, STOP, SAVE, CONT]
+
+
+def test_a_stop_after_a_cont_that_nobody_awaited_pauses_again() -> None:
+    async def play(control: FastControl, _: Monitor) -> None:
+        await control.stop()
+        await control.save(runs_on=True)
+        await control.stop()
+        await control.save()
+        await control.cont()
+
+    states = [STATE_MAGIC, STATE_MAGIC]
+    assert scene(states, play) == [STOP, SAVE, CONT, STOP, SAVE, CONT]
