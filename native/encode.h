@@ -33,7 +33,8 @@ struct rp_page_stats {
 uint64_t rp_encode_bound(uint64_t count);
 
 /* Encodes a body of count pages, each by the method that makes it small; without `compress` none by
- * LZ4, which takes most of the time. Only reads the bases, of which there may be none (NULL). -ENOSPC when room is below the bound, -E2BIG for too many pages.
+ * LZ4, which takes most of the time. Only reads the bases, of which there may be none (NULL).
+ * -ENOSPC when room is below the bound, -E2BIG for too many pages.
  */
 int rp_encode_pages(const uint64_t *pfns, uint64_t count, const uint8_t *body,
                     const struct rp_bases *bases, bool compress, uint8_t *out, uint64_t room,

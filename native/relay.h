@@ -86,7 +86,8 @@ int rp_relay_create(uint32_t nics, enum rp_mode mode, uint64_t hold_bytes_max,
 int rp_relay_set_nic(struct rp_relay *relay, uint16_t nic, const void *mac, int socket_fd,
                      int tap_fd, const char *guest_path);
 int rp_relay_start(struct rp_relay *relay);
-/* Let its thread run before the guests and all else (SCHED_RR). -EPERM where that is not allowed. */
+/* Let its thread run before the guests and all else (SCHED_RR). -EPERM where that is not allowed.
+ */
 int rp_relay_hurry(struct rp_relay *relay, int priority);
 /* Waits for the thread. May be repeated. */
 void rp_relay_stop(struct rp_relay *relay);

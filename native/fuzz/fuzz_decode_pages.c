@@ -298,8 +298,8 @@ static void check_round_trip(struct body *body, const uint8_t *pages, const stru
     uint64_t bound = rp_encode_bound(body->count), size = 0, bad, counted = 0;
     uint8_t *out = fuzz_room(bound, FILLER), *again = fuzz_room(body->count * PAGE, FILLER);
     struct rp_page_stats stats;
-    DEMAND(rp_encode_pages(body->frames, body->count, pages, bases, true, out, bound, &size, &stats) ==
-           0);
+    DEMAND(rp_encode_pages(body->frames, body->count, pages, bases, true, out, bound, &size,
+                           &stats) == 0);
     DEMAND(size <= bound && size <= BODY_MAX);
     for (int method = ZERO; method <= RAW; method++)
         counted += stats.pages[method];
