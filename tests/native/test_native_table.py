@@ -132,6 +132,7 @@ PROOFS = {
     "rp_relay_create": Proof(NATIVE_RELAY, "NativeRelay("),
     "rp_relay_set_nic": Proof(NATIVE_RELAY, "relay.start("),
     "rp_relay_start": Proof(NATIVE_RELAY, "relay.start("),
+    "rp_relay_hurry": Proof(NATIVE_RELAY, "urgency.PRIORITY"),
     "rp_relay_stop": Proof(NATIVE_RELAY, "relay.stop("),
     "rp_relay_destroy": Proof(NATIVE_RELAY, "NativeRelay("),
     "rp_relay_abort": Proof(NATIVE_RELAY, "a_callback_that_fails"),

@@ -26,6 +26,7 @@ from output_tools import (
     wait_until,
 )
 
+from replicator import urgency
 from replicator.deadline import SharedDeadline
 from replicator.engine.output import Frame, OutputMode
 from replicator.errors import GuestError
@@ -91,6 +92,18 @@ def poll_with_the_lock(fd: int) -> bool:
     )
     ready: int = poll(wanted, 1, int(WAIT_S * 1000))
     return ready == 1
+
+
+@pytest.mark.parametrize("is_urgent", [False, True])
+def test_its_thread_hurries_where_the_process_does(
+    make_native: Callable[..., NativeRelay], heard: Heard, monkeypatch: pytest.MonkeyPatch, is_urgent: bool
+) -> None:
+    monkeypatch.setattr(urgency, "is_begun", lambda: is_urgent)
+    make_native(heard.callbacks()).start()
+    tasks = Path("/proc/self/task").iterdir()
+    (thread,) = (int(task.name) for task in tasks if (task / "comm").read_text() == "relay\n")
+    assert os.sched_getscheduler(thread) == (os.SCHED_RR if is_urgent else os.SCHED_OTHER)
+    assert os.sched_getparam(thread).sched_priority == (urgency.PRIORITY if is_urgent else 0)
 
 
 class BlockedInputs:
