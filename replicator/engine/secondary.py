@@ -105,11 +105,6 @@ class SecondaryMachine:
         return Replica.WHOLE if self.committed else Replica.EMPTY
 
     @property
-    def runs_vm(self) -> bool:
-        """Whether the epoch that arrives is one that our VM runs on from."""
-        return self._open is not None and self._runs_vm
-
-    @property
     def receiving(self) -> Epoch | None:
         """The epoch that is arriving."""
         return self._open

@@ -317,8 +317,6 @@ class SecondaryRole:
     async def _commit(self, effect: fx.CommitEpoch) -> ev.Event:
         try:
             self.parts.store.finish(effect.parts, effect.size, effect.digest)
-            if self.machine.runs_vm:
-                self._vm_desk().claim()
         except (EpochError, StoreError) as error:
             return ev.EpochFailed(effect.epoch, str(error))
         return ev.EpochCommitted(effect.epoch, effect.digest)

@@ -53,9 +53,6 @@ class VmDesk:
         self.relay: SecondaryPort | None = None
         self._written = parts.layout.new_bitmap()
         self._runs = False
-        #: The device state of the epoch that was claimed last, or why it could not be.
-        self._state = b""
-        self._unclaimed = ""
         self._watch: asyncio.Task[None] | None = None
 
     # The session.
@@ -94,25 +91,17 @@ class VmDesk:
     def words_of_suspension(self) -> Iterator[Piece]:
         return suspended_word(self._written.pfns() if self._written.count() else array("Q"))
 
-    def claim(self) -> None:
-        """The epoch that was committed is to be the VM's. Comes before the ack: from then on both guests may be believed,
-        and a replica of the epoch alone must not be promoted any more, not even after a restart. What fails here fails
-        the load."""
-        self._unclaimed = ""
-        try:
-            self._state = self._parts.store.device_state()
-            self._parts.store.mark_vm()
-        except ReplicatorError as error:
-            self._unclaimed = str(error)
-
     async def load(self, epoch: Epoch, input_seq: int) -> ev.Event:
-        """The replica is `epoch` now, and claimed. What loading writes is found by the next scan."""
-        relay, state, self._state = self.relay, self._state, b""
+        """The replica is `epoch` now. What loading writes is found by the next scan.
+
+        Up to here the replica may be promoted, also after both hosts have died: the primary compares nothing of what
+        comes after `epoch` before the VM runs. From here on the VM alone stands for this side."""
+        store, relay = self._parts.store, self.relay
         if relay is None:
             return ev.VmFailed("there is no channel for the VM's frames")
-        if self._unclaimed:
-            return ev.VmFailed(f"the replica cannot be the VM's: {self._unclaimed}")
         try:
+            state = store.device_state()
+            store.mark_vm()
             self._written.clear_all()
             await self._load(state)
             if missing := relay.loaded(epoch, input_seq):

@@ -95,19 +95,17 @@ def test_news_of_a_process_that_was_replaced_meanwhile_counts_no_more() -> None:
     asyncio.run(work())
 
 
-def test_a_replica_that_could_not_be_claimed_is_not_run() -> None:
+def test_a_replica_that_could_not_be_marked_is_not_run() -> None:
     def refuse() -> None:
         raise StoreError("the disk is full")
 
     async def work() -> None:
         stand = Stand()
         stand.store.mark_vm = refuse
-        stand.desk.claim()
         failed = await stand.desk.load(Epoch(1), 0)
         assert isinstance(failed, ev.VmFailed) and "the disk is full" in failed.reason
         assert not stand.vms
         stand.store.mark_vm = lambda: None
-        stand.desk.claim()
         assert await stand.desk.load(Epoch(1), 0) == ev.VmLoaded()
         await stand.desk.close()
 
