@@ -22,8 +22,8 @@ WATCHED = {fx.CommitEpoch} | _CHANGES
 
 
 class CommitLog:
-    """`watch` sees those of the secondary's events and effects that are WATCHED; `note_beat` may be called from another thread. Times are
-    CLOCK_MONOTONIC."""
+    """`watch` sees those of the secondary's events and effects that are WATCHED; `note_beat` may be called from another
+    thread. Times are CLOCK_MONOTONIC."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
