@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_high
@@ -42,6 +42,7 @@ from replicator.service.config import DaemonConfig
 from replicator.service.config_rules import naming
 from replicator.service.doorkeeper import Doorkeeper
 from replicator.service.drill_desk import DrillDesk
+from replicator.service.early_news import EarlyNews
 from replicator.service.epoch_writer import Recorder
 from replicator.service.guest_kit import GuestKit
 from replicator.service.inherited_clock import InheritedClock
@@ -101,6 +102,8 @@ class Daemon:
         if self._options.attach is not None:
             self._kit = attach_instead(self._kit, self._options.attach, self._options.attach_fast)
         self._role: Role | None = None
+        #: For the primary of the newest lease, which may not be there yet.
+        self._news: EarlyNews | None = None
         self._clock_settings = config.clock.settings
         self.order_clock(self._options.clock or self._clock_settings.policy)
         link_config = wiring.make_link_config(config)
@@ -317,6 +320,8 @@ class Daemon:
 
     async def _serve_primary(self, role: PrimaryRole) -> str:
         self._take_role(role)
+        if self._news is not None:
+            self._news.tell(role)
         self._heartbeat.connect(self._peer)
         await role.start()
         await self.desk.obey_early_stop()
@@ -346,15 +351,16 @@ class Daemon:
         self._role_came.set()
 
     def _open_network(self, guest: Guest, replay: Sequence[Frame]) -> OutputPort:
-        return self._network.open(guest, replay, self._make_callbacks(), self._make_colo_callbacks())
+        callbacks = self._make_callbacks(self._post if self._news is None else self._news.report)
+        return self._network.open(guest, replay, callbacks, self._make_colo_callbacks())
 
-    def _make_callbacks(self) -> RelayCallbacks:
+    def _make_callbacks(self, report: Callable[[ev.GuestEnded], None]) -> RelayCallbacks:
         return RelayCallbacks(
             on_input=self._mirror_input,
             on_hold_full=lambda: self._post(ev.EpochDue()),
             on_output_waiting=lambda: self._post(ev.OutputWaits()),
             # A host that has lost the guest's network hands the guest over, if it may.
-            on_failed=lambda error: self._post(ev.GuestEnded(f"its network failed: {error}", died=True)),
+            on_failed=lambda error: report(ev.GuestEnded(f"its network failed: {error}", died=True)),
         )
 
     def _make_colo_callbacks(self) -> ColoCallbacks:
@@ -366,7 +372,7 @@ class Daemon:
         )
 
     def _stand_by(self, nics: Sequence[NicEndpoint]) -> SecondaryPort:
-        return self._network.stand_by(nics, self._make_callbacks(), self._make_colo_callbacks())
+        return self._network.stand_by(nics, self._make_callbacks(self._post), self._make_colo_callbacks())
 
     def _mirror_input(self, first_seq: int, frames: Sequence[Frame]) -> None:
         if isinstance(self._role, PrimaryRole):
@@ -400,11 +406,14 @@ class Daemon:
         return PrimaryRole(PrimaryMachine(settings), parts)
 
     def _keep(self, lease: Lease) -> Keeper:
+        news = self._news = EarlyNews()
+        if isinstance(self._role, PrimaryRole):
+            news.tell(self._role)
         callbacks = LeaseCallbacks(
             progress=self._makes_progress,
-            on_lapsed=lambda error: self._post(ev.LeaseLapsed(str(error))),
-            on_regained=lambda _: self._post(ev.LeaseRegained()),
-            on_lost=lambda error: self._post(ev.LeaseTaken(str(error))),
+            on_lapsed=lambda error: news.report(ev.LeaseLapsed(str(error))),
+            on_regained=lambda _: news.report(ev.LeaseRegained()),
+            on_lost=lambda error: news.report(ev.LeaseTaken(str(error))),
         )
         keeper = self._platform.make_keeper(self._arbiter, lease, self._deadline, callbacks)
         keeper.start()
