@@ -16,6 +16,7 @@ from replicator.errors import ReplicatorError, WireError
 from replicator.service.ledger import OwedLedger
 from replicator.service.part_encoder import PartEncoder
 from replicator.service.primary_parts import ColoParts, Post
+from replicator.service.recorder import BackChannelRecorder
 from replicator.units import Epoch
 from replicator.wire import session as wire
 from replicator.wire.back_channel import parse_piece
@@ -36,6 +37,7 @@ class ColoLine:
         *,
         send: Callable[[wire.Message], None],
         post: Post,
+        recorder: BackChannelRecorder | None = None,
     ) -> None:
         self.relay = colo.relay
         self._ledger = ledger
@@ -44,6 +46,7 @@ class ColoLine:
         self._dial = colo.dial
         self._send = send
         self._post = post
+        self._recorder = recorder
         #: Of a word whose pieces are coming in.
         self._pfns = array("Q")
         self._state: CheckpointStateId | None = None
@@ -84,9 +87,13 @@ class ColoLine:
         self._state, self._pfns = None, array("Q")
         if state is CheckpointStateId.SVM_SUSPENDED:
             self._ledger.owe(pfns)
+            if self._recorder is not None:
+                self._recorder.note_suspended(pfns)
             self._encoder.forget_pages(pfns)
             self._post(ev.SecondaryVmSuspended(message.session, epoch))
         elif state is CheckpointStateId.SVM_RESUMED:
+            if self._recorder is not None:
+                self._recorder.note_resumed()
             self._post(ev.SecondaryVmResumed(message.session, epoch))
         else:
             _LOG.debug("the secondary's VM is ready with epoch %d", epoch)

@@ -43,7 +43,6 @@ from replicator.service.config_rules import naming
 from replicator.service.doorkeeper import Doorkeeper
 from replicator.service.drill_desk import DrillDesk
 from replicator.service.early_news import EarlyNews
-from replicator.service.epoch_writer import Recorder
 from replicator.service.guest_kit import GuestKit
 from replicator.service.inherited_clock import InheritedClock
 from replicator.service.operator import OperatorDesk
@@ -51,6 +50,7 @@ from replicator.service.platform import HostPlatform, Platform
 from replicator.service.primary_parts import PrimaryParts
 from replicator.service.primary_role import PrimaryRole
 from replicator.service.promotion import Promotion
+from replicator.service.recorder import Recorder
 from replicator.service.refusals import Refusals
 from replicator.service.secondary_role import SecondaryParts, SecondaryRole
 from replicator.service.standby import StandbyKeeper
@@ -110,7 +110,11 @@ class Daemon:
         self._peer = wiring.make_peer_address(config)
         self._arbiter = platform.make_arbiter(config, self._kit.name)
         self._folder = platform.make_folder(config.state_dir)
-        self._recorder = Recorder(self._options.record) if self._options.record is not None else None
+        self._recorder = (
+            Recorder(self._options.record, is_colo=config.is_colo)
+            if self._options.record is not None
+            else None
+        )
         self._journal = Journal(self._options.events, self._clock)
         self._refusals = Refusals(self._clock.monotonic_ns)
         self._link = platform.make_link(link_config)
@@ -396,6 +400,7 @@ class Daemon:
             self._platform.draw_share,
             self._keep,
             colo=self._colo.primary_parts(relay) if self._colo is not None else None,
+            back_channel=self._recorder.back_channel if self._recorder is not None else None,
             may_discard=self._options.discard_replica,
             clock=self._clock,
             clock_settings=self._clock_settings,

@@ -10,10 +10,8 @@ then on; the memory of all others is used again (part_rooms.py). At most `stagin
 from __future__ import annotations
 
 import asyncio
-import os
 from array import array
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
@@ -26,6 +24,7 @@ from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestRam
 from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder, measure_group
 from replicator.service.part_rooms import PartRooms
+from replicator.service.recorder import Recorder
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
 from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
@@ -34,25 +33,6 @@ from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
 def part_bytes(pages: int) -> int:
     """Size of a part with so many pages."""
     return recording.page_data_header_bytes(pages) + pages * PAGE_SIZE
-
-
-class Recorder:
-    """Appends what was sent to a file (0600) that is one checkpointed libxl stream."""
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(path, flags, 0o600), "wb")
-        self._begun = False
-
-    def write_part(self, part: memoryview, *, is_prologue: bool) -> None:
-        """A prologue counts once: a later synchronisation goes on in the same stream."""
-        if is_prologue and self._begun:
-            return
-        self._begun = True
-        self._file.write(part)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class Sealed(NamedTuple):
@@ -120,6 +100,7 @@ class OutgoingEpoch:
     async def send(self, sealed: Sealed, input_seq: int) -> None:
         await self._send_waiting()
         if not self.abandoned:
+            self._writer.record_end()
             end = EpochEnd(
                 self._begin.session, self.epoch, sealed.parts, sealed.size, sealed.digest, input_seq
             )
@@ -221,6 +202,10 @@ class EpochWriter:
     def record(self, part: memoryview, *, is_prologue: bool) -> None:
         if self._recorder is not None:
             self._recorder.write_part(part, is_prologue=is_prologue)
+
+    def record_end(self) -> None:
+        if self._recorder is not None:
+            self._recorder.end_round()
 
 
 def copy_part(ram: GuestRam, pfns: array[int], rooms: PartRooms) -> Part:

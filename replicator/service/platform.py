@@ -27,9 +27,10 @@ from replicator.service import wiring
 from replicator.service.colo_wiring import Colo, HostColo
 from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.control import ControlServer, Handler
-from replicator.service.epoch_writer import EpochWriter, Recorder
+from replicator.service.epoch_writer import EpochWriter
 from replicator.service.guest_kit import ColoKit, GuestKit
 from replicator.service.guest_network import GuestNetwork
+from replicator.service.recorder import Recorder
 from replicator.service.state_folder import StateFolder
 from replicator.store import ReplicaStore
 from replicator.wire.session import SHARE_BYTES

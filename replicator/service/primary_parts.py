@@ -18,6 +18,7 @@ from replicator.output.colo_base import ComparingPort
 from replicator.output.frame_channel import FrameChannel
 from replicator.service.chronicle import Watch
 from replicator.service.epoch_writer import EpochWriter
+from replicator.service.recorder import BackChannelRecorder
 
 #: Gives an event to the machine, in the event loop's thread.
 Post = Callable[[Event], None]
@@ -56,6 +57,8 @@ class PrimaryParts:
     keep_lease: Callable[[Lease], Keeper]
     #: None in Remus.
     colo: ColoParts | None = None
+    #: Where the secondary's words are recorded, in COLO.
+    back_channel: BackChannelRecorder | None = None
     secondary_node: str = ""
     may_discard: bool = False
     clock: Clock = SYSTEM_CLOCK

@@ -86,6 +86,7 @@ class PrimaryRole:
             parts.guest.ram.layout.pfn_limit,
             send=lambda message: self._spawn(self._line.say(message)),
             post=self.post,
+            recorder=parts.back_channel,
         )
 
     def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], object]]:

@@ -20,9 +20,10 @@ from replicator.memory.pages import GuestLayout
 from replicator.service.colo_wiring import Colo
 from replicator.service.config import DaemonConfig, EpochSection
 from replicator.service.control import Handler
-from replicator.service.epoch_writer import EpochWriter, Recorder, part_bytes
+from replicator.service.epoch_writer import EpochWriter, part_bytes
 from replicator.service.guest_kit import GuestKit
 from replicator.service.platform import Heartbeats, Network
+from replicator.service.recorder import Recorder
 from replicator.service.state_folder import StateFolder
 from replicator.sim.arbiter import SimArbiter, SimKeeper
 from replicator.sim.colo import SimColo

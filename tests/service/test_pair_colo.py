@@ -11,6 +11,8 @@ from pair import Pair, Side
 
 from replicator.demo.stage import children_of
 from replicator.service.control import ask_daemon
+from replicator.wire.grammar import StreamKind
+from replicator.wire.verify import verify_stream
 
 COLO = ("--mode", "colo")
 
@@ -62,6 +64,24 @@ def test_the_running_vm_takes_over_there_and_back(colo_pair: Pair) -> None:
     wait_compared(secondary)
     secondary.kill()
     repaired.wait_for("a: primary: active-alone")
+
+
+def test_a_recorded_session_is_a_valid_stream_with_its_back_channel(colo_pair: Pair) -> None:
+    secondary = colo_pair.start("b", "secondary")
+    secondary.wait_for("standby")
+    path = colo_pair.folder / "session.xl2"
+    primary = colo_pair.start("a", "primary", "--record", str(path))
+    primary.wait_for("primary: protected")
+    wait_compared(primary)
+    primary.signal(signal.SIGTERM)
+    assert primary.process.wait(30) == 0
+    for recorded, kind in (
+        (path, StreamKind.COLO),
+        (path.with_name("session.xl2.back"), StreamKind.BACK_CHANNEL),
+    ):
+        with recorded.open("rb") as stream:
+            report = verify_stream(stream, kind=kind)
+        assert sum(report.records.values()) >= 8
 
 
 def test_a_secondary_that_dies_is_replaced(colo_pair: Pair) -> None:
