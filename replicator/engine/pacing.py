@@ -20,10 +20,12 @@ from enum import Enum
 
 from replicator.engine.measures import Measures
 from replicator.errors import ConfigError
-from replicator.units import NS_PER_MS
+from replicator.units import NS_PER_MS, NS_PER_S
 
 #: Without a goal for it, the guest runs for as long as it stands still at least.
 OVERHEAD_MAX = 0.5
+#: No share makes output wait for longer: the newest pause may be one that hung, and the only one there is.
+RUN_MAX_NS = 2 * NS_PER_S
 #: An answer may be more than one frame.
 SETTLE_NS = NS_PER_MS // 4
 #: So many frames an epoch are one client's; from FRAMES_MANY on the whole latency is used to gather more.
@@ -167,7 +169,7 @@ class Pacer:
         """Before that neither the guest's share of its time nor the link allows an epoch (adaptive only)."""
         settings, measures = self.settings, self._measures
         overhead = settings.goal.overhead or OVERHEAD_MAX
-        run_ns = measures.pauses_ns.median() * (1 / overhead - 1)
+        run_ns = min(measures.pauses_ns.median() * (1 / overhead - 1), RUN_MAX_NS)
         link_ns = measures.commits_ns.median() / self.in_flight_max
         spacing_ns = max(settings.interval_min_ns, int(link_ns))
         return max(self._resumed_ns + int(run_ns), self._started_ns + spacing_ns)

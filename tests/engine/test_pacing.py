@@ -11,6 +11,7 @@ from replicator.engine.pacing import (
     FRAMES_FEW,
     FRAMES_MANY,
     OVERHEAD_MAX,
+    RUN_MAX_NS,
     SETTLE_NS,
     Goal,
     Mode,
@@ -79,6 +80,11 @@ def test_the_guest_never_stands_still_for_more_than_its_goal(
         paused_ns += guest.pause_ns
     goal = guest.pacer.settings.goal.overhead or OVERHEAD_MAX
     assert paused_ns <= goal * (guest.now_ns - began_ns) * 1.001
+
+
+def test_after_a_pause_that_hung_the_goal_makes_nobody_wait_for_long() -> None:
+    guest = Guest(adaptive(Goal(overhead=0.1)), pause_ns=3_000 * MS, commit_ns=MS)
+    assert guest.pacer.due_ns() == guest.now_ns + RUN_MAX_NS
 
 
 @given(guests, st.integers(0, 200 * MS))
