@@ -16,8 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import xxhash
-
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.errors import require
 from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
@@ -28,6 +26,7 @@ from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, Pa
 from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
+from replicator.wire.epoch_digest import EpochDigest
 from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
 
 
@@ -71,7 +70,7 @@ class OutgoingEpoch:
         self._waiting_bytes = 0
         self._sent_parts = 0
         self._sent_bytes = 0
-        self._digest = xxhash.xxh3_128()
+        self._digest = EpochDigest()
         self._encoder = writer.encoder.open(full=begin.base == 0)
         self._on_wire = False
         self.abandoned = False
@@ -112,7 +111,7 @@ class OutgoingEpoch:
             self._add(Part(epilogue[first : first + PART_BYTES_MAX]))
         digest = self._digest.copy()
         for part in self._waiting:
-            digest.update(part.data)
+            part.count_for(digest)
         return Sealed(
             self._sent_parts + len(self._waiting), self._sent_bytes + self._waiting_bytes, digest.digest()
         )
@@ -168,7 +167,7 @@ class OutgoingEpoch:
         )
         await self._writer.link.send_bulk(header, coded.payload)
         self._writer.record(part, is_prologue=index == 0 and self._begin.base == 0)
-        self._digest.update(part)
+        coded.part.count_for(self._digest)
         self._sent_parts += 1
         self._sent_bytes += len(part)
         if not self.abandoned:

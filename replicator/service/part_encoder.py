@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from replicator.observe.status import EncodingStatus
 from replicator.service.link_pace import Group, LinkPace
 from replicator.units import PAGE_SIZE
 from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN, count_blocks, pack_table
+from replicator.wire.epoch_digest import EpochDigest, digest_page_data
 from replicator.wire.recording import page_data_header_bytes
 
 #: Parts that are encoded at a time, each by a thread of the pool.
@@ -34,17 +36,39 @@ GAIN_PERCENT_MIN = 4
 NO_BASES = BaseCounts(0, 0, 0, 0, 0)
 
 
-class Part(NamedTuple):
+@dataclass(slots=True)
+class Part:
     """A piece of an epoch's stream. `pfns` when it is a PAGE_DATA record, whose pages end it."""
 
     data: memoryview
     pfns: array[int] | None = None
     #: The memory that `data` begins, to be given back once nobody reads it; None when it is no room of ours.
     room: memoryview | None = None
+    _digest: bytes = b""
 
     @property
     def pages(self) -> memoryview:
         return self.data[page_data_header_bytes(len(self.pfns or ())) :]
+
+    @property
+    def digest(self) -> bytes:
+        """What the far end compares. Of a record of pages it is also what counts for the epoch's. Computed once."""
+        if not self._digest:
+            self._digest = self._compute_digest()
+        return self._digest
+
+    def _compute_digest(self) -> bytes:
+        if self.pfns is None:
+            return xxhash.xxh3_128_digest(self.data)
+        header_bytes = page_data_header_bytes(len(self.pfns))
+        return digest_page_data(self.data[:header_bytes], self.data[header_bytes:])
+
+    def count_for(self, epoch: EpochDigest) -> None:
+        """Add this part, the next one, to the epoch's digest."""
+        if self.pfns is None:
+            epoch.add(self.data)
+        else:
+            epoch.add_page_data(self.digest)
 
 
 class CodedPart(NamedTuple):
@@ -54,7 +78,7 @@ class CodedPart(NamedTuple):
     payload: memoryview | bytes
     encoding: str = PLAIN
     part_bytes: int = 0
-    check: bytes = bytes(8)
+    check: bytes = bytes(16)
     stats: EncodingStats = EncodingStats()
 
 
@@ -173,7 +197,7 @@ def _choose(part: Part, encoding: str, payload: memoryview, stats: EncodingStats
     size = len(part.data)
     if len(payload) * 100 > size * (100 - GAIN_PERCENT_MIN):
         return CodedPart(part, part.data, stats=stats)
-    return CodedPart(part, payload, encoding, size, xxhash.xxh3_64_digest(part.data), stats)
+    return CodedPart(part, payload, encoding, size, part.digest, stats)
 
 
 def measure_group(group: Sequence[CodedPart], encode_ns: int, send_ns: int) -> Group:

@@ -41,7 +41,6 @@ class OpenEpoch:
         self.mode = Mode.IN_PLACE if in_place else Mode.STAGED
         self.parts = 0
         self._bytes_in = 0
-        self._digest = xxhash.xxh3_128()
         self._stream = EpochStream(epoch, opened.ram)
         #: Bytes at the start of staging, and how many of them are records that were read.
         self._staged = self._read = 0
@@ -52,7 +51,6 @@ class OpenEpoch:
 
     def add_part(self, payload: memoryview) -> None:
         """EpochError for bytes that are no epoch, StoreError when there is no room."""
-        self._digest.update(payload)
         self.parts += 1
         self._bytes_in += len(payload)
         if self.mode is Mode.STAGED:
@@ -70,10 +68,10 @@ class OpenEpoch:
             raise self._error(
                 f"{self.parts} parts of {self._bytes_in} bytes arrived, {parts} of {size} were sent"
             )
-        if digest != self._digest.digest():
-            raise self._error("the digest does not match")
         if self._read != self._staged or not self._stream.complete:
             raise self._error("it ends inside a record or before CHECKPOINT_END")
+        if digest != self._stream.digest.digest():
+            raise self._error("the digest does not match")
         if self._stream.device_state is None:
             raise self._error("it has no device state")
         if self._covered is not None and (missing := self._files.layout.pages - self._covered.count()):
@@ -86,7 +84,7 @@ class OpenEpoch:
         mark = EpochMark(
             term=self.term,
             epoch=self.epoch,
-            digest=self._digest.digest(),
+            digest=self._stream.digest.digest(),
             session=self._session,
             state_bytes=len(state),
             state_check=xxhash.xxh3_64_intdigest(state),

@@ -19,7 +19,7 @@ from replicator.limits import BATCH_PAGES_MAX
 from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestLayout, GuestRam
 from replicator.service.epoch_writer import copy_part, part_bytes
-from replicator.service.part_decoder import rebuild_part
+from replicator.service.part_decoder import PartDecoder
 from replicator.service.part_encoder import CodedPart, EpochEncoder, Part, PartEncoder
 from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
@@ -53,7 +53,9 @@ class Pair:
         for index, coded in enumerate(asyncio.run(epoch.encode(parts))):
             epoch.note_sent(coded)
             ram = None if full else self.replica
-            rebuilt.append(bytes(rebuild_part(header_of(coded, index), memoryview(coded.payload), ram)))
+            rebuilt.append(
+                bytes(PartDecoder().rebuild(header_of(coded, index), memoryview(coded.payload), ram))
+            )
         assert rebuilt == [bytes(part.data) for part in parts]
         return rebuilt
 
@@ -136,7 +138,7 @@ def test_a_device_state_travels_in_blocks() -> None:
     state = memoryview(recording.checkpoint_epilogue(bytes(9000) + b"state" * 100))
     coded = encode_one(encoder.open(full=False), Part(state))
     assert coded.encoding == BLOCKS and len(coded.payload) < 1000
-    assert rebuild_part(header_of(coded), memoryview(coded.payload), None) == state
+    assert PartDecoder().rebuild(header_of(coded), memoryview(coded.payload), None) == state
 
 
 def test_a_page_carried_before_in_the_same_epoch_has_no_base() -> None:
@@ -189,7 +191,7 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
             del damaged[rng.randrange(len(damaged)) :]
         header = replace(header_of(coded), payload_bytes=len(damaged))
         try:
-            rebuilt = rebuild_part(header, memoryview(damaged), pair.replica)
+            rebuilt = PartDecoder().rebuild(header, memoryview(damaged), pair.replica)
         except EpochError as error:
             assert "part 0 is refused" in str(error)
         else:
@@ -203,7 +205,7 @@ def test_a_frame_that_the_guest_has_not_is_refused() -> None:
         foreign = bytearray(coded.payload)
         foreign[4:8] = (40).to_bytes(4, "little")  # in the hole
         with pytest.raises(EpochError, match="0x28"):
-            rebuild_part(header_of(coded), memoryview(foreign), pair.replica)
+            PartDecoder().rebuild(header_of(coded), memoryview(foreign), pair.replica)
 
 
 def test_a_full_synchronisation_may_have_no_bases() -> None:
@@ -213,4 +215,4 @@ def test_a_full_synchronisation_may_have_no_bases() -> None:
         pair.write(3, b"changed")
         coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
         with pytest.raises(EpochError, match="refused"):
-            rebuild_part(header_of(coded), memoryview(coded.payload), None)
+            PartDecoder().rebuild(header_of(coded), memoryview(coded.payload), None)
