@@ -171,6 +171,29 @@ class GuestRam:
         body = ffi.from_buffer("uint8_t[]", data)
         self._check(lib.rp_ram_scatter(self.native, frames_pointer(pfns), len(pfns), body), pfns)
 
+    def find_absent(self) -> DirtyBitmap:
+        """The frames whose pages the file does not hold, and which read as zeros therefore. A page that is written
+        meanwhile may be among them or not. NativeError when the file system cannot tell."""
+        absent = self.layout.new_bitmap()
+        check(
+            lib.rp_ram_find_absent(self.native, self.fd, absent.native),
+            "cannot tell which pages a RAM file holds",
+        )
+        return absent
+
+    def fill(self, pfns: array[int], data: Buffer, absent: DirtyBitmap) -> None:
+        """As `scatter`, for RAM that is filled for the first time: zeros are written only where something else is, and
+        not to pages of `absent`, from which frames are taken that get another content. NativeError before the first
+        byte (-ERANGE) when a frame is no RAM, and in between when the file cannot be written."""
+        require(self.writable, "fill of read-only guest RAM")
+        require(len(data) == len(pfns) * PAGE_SIZE, "fill: body and frame list differ in size")
+        require(absent.pages == self.layout.pfn_limit, "fill: a bitmap of another guest")
+        body = ffi.from_buffer("uint8_t[]", data)
+        code = lib.rp_ram_fill(self.native, self.fd, frames_pointer(pfns), len(pfns), body, absent.native)
+        if code != -errno.ERANGE:
+            check(code, "cannot fill the RAM file")
+        self._check(code, pfns)
+
     def save_undo(self, pfns: array[int], out: Buffer) -> None:
         """What `scatter(pfns, ...)` is about to overwrite; `scatter(pfns, out)` brings it back."""
         self.gather(pfns, out)

@@ -12,15 +12,18 @@ to do but compare the digest, write the device state and copy pages.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from enum import Enum
 
 import xxhash
 
-from replicator.errors import EpochError, StoreError
+from replicator.errors import EpochError, NativeError, StoreError
+from replicator.memory.bitmap import DirtyBitmap
 from replicator.store.epoch_stream import EpochStream, PageBatch
 from replicator.store.journal import Entry, EpochMark, Phase
 from replicator.store.replica_files import ReplicaFiles
+from replicator.store.replica_ram import ReplicaRam
 
 
 class Mode(Enum):
@@ -46,8 +49,9 @@ class OpenEpoch:
         self._staged = self._read = 0
         #: STAGED: the pages, still in staging.
         self._kept: list[PageBatch] = []
-        #: IN_PLACE: the frames that arrived.
+        #: IN_PLACE: the frames that arrived, and those whose pages the RAM file does not hold.
         self._covered = opened.layout.new_bitmap() if in_place else None
+        self._absent = _find_absent(opened.ram) if in_place else None
 
     def add_part(self, payload: memoryview) -> None:
         """EpochError for bytes that are no epoch, StoreError when there is no room."""
@@ -149,11 +153,18 @@ class OpenEpoch:
 
     def _apply_early(self, batches: list[PageBatch]) -> None:
         for pfns, data in batches:
-            if self._covered is not None:
+            if self._covered is not None and self._absent is not None:
                 self._covered.set_pfns(pfns)
+                self._fill(pfns, data, self._absent)
             else:
                 self._files.undo.save(pfns, self._files.ram)
-            self._files.ram.scatter(pfns, data)
+                self._files.ram.scatter(pfns, data)
+
+    def _fill(self, pfns: array[int], data: memoryview, absent: DirtyBitmap) -> None:
+        try:
+            self._files.ram.fill(pfns, data, absent)
+        except NativeError as error:
+            raise StoreError(f"epoch {self.epoch}: {error}", hint="the replica stays unsynced") from error
 
     def _drop_read(self) -> None:
         """Move the incomplete record to the start of staging."""
@@ -167,6 +178,14 @@ class OpenEpoch:
             epoch=self.epoch,
             hint="the link resyncs from the last committed epoch",
         )
+
+
+def _find_absent(ram: ReplicaRam) -> DirtyBitmap:
+    """None where the file system cannot tell: then zeros are looked for in all of them."""
+    try:
+        return ram.find_absent()
+    except NativeError:
+        return ram.layout.new_bitmap()
 
 
 def flip(opened: ReplicaFiles, mark: EpochMark) -> None:
