@@ -172,14 +172,19 @@ class GuestRam:
         self._check(lib.rp_ram_scatter(self.native, frames_pointer(pfns), len(pfns), body), pfns)
 
     def find_absent(self) -> DirtyBitmap:
-        """The frames whose pages the file does not hold, and which read as zeros therefore. A page that is written
-        meanwhile may be among them or not. NativeError when the file system cannot tell."""
+        """The frames whose pages the file does not hold, and which read as zeros therefore; none where the file system
+        cannot tell. A page that is written meanwhile may be among them or not."""
         absent = self.layout.new_bitmap()
-        check(
-            lib.rp_ram_find_absent(self.native, self.fd, absent.native),
-            "cannot tell which pages a RAM file holds",
-        )
-        return absent
+        code = lib.rp_ram_find_absent(self.native, self.fd, absent.native)
+        return absent if code == 0 else self.layout.new_bitmap()
+
+    def gather_present(self, pfns: array[int], out: Buffer, absent: DirtyBitmap) -> None:
+        """The same as `gather`, without a look at pages of `absent`: they are zeros."""
+        require(len(out) >= len(pfns) * PAGE_SIZE, "gather: the buffer is too small")
+        require(absent.pages == self.layout.pfn_limit, "gather: a bitmap of another guest")
+        body = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+        code = lib.rp_ram_gather_present(self.native, frames_pointer(pfns), len(pfns), absent.native, body)
+        self._check(code, pfns)
 
     def fill(self, pfns: array[int], data: Buffer, absent: DirtyBitmap) -> None:
         """As `scatter`, for RAM that is filled for the first time: zeros are written only where something else is, and

@@ -21,8 +21,16 @@ from replicator.errors import require
 from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
 from replicator.link.base import Link
 from replicator.memory.bases import BaseCache
+from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
-from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder, measure_group
+from replicator.service.part_encoder import (
+    INLINE_PAGES,
+    LOOKAHEAD_PARTS,
+    CodedPart,
+    Part,
+    PartEncoder,
+    measure_group,
+)
 from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
@@ -91,18 +99,47 @@ class OutgoingEpoch:
         """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
         each few parts with `send_at_once`."""
         batch_pages = self._writer.batch_pages
-        for first in range(0, len(pfns), batch_pages):
-            batch = pfns[first : first + batch_pages]
-            self._add(copy_part(ram, batch, self._writer.rooms))
+        batches = [pfns[first : first + batch_pages] for first in range(0, len(pfns), batch_pages)]
+        if send_at_once:
+            await self._send_pages(ram, batches, note)
+            return
+        for batch in batches:
+            self._add(copy_part(ram, batch, self._writer.rooms.take()))
             note(len(batch))
-            # So many are encoded at the same time.
-            is_group = send_at_once and len(self._waiting) >= LOOKAHEAD_PARTS
-            if is_group or self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
+            if self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
                 await self._send_waiting()
                 if self.abandoned:
                     return
-        if send_at_once and self._waiting:
+
+    async def _send_pages(
+        self, ram: GuestRam, batches: list[array[int]], note: Callable[[int], None]
+    ) -> None:
+        """Copy and send some at a time. Of a whole RAM, what the file does not hold is not looked at: it is zeros, or
+        will be found dirty."""
+        absent = ram.find_absent() if self._begin.base == 0 else None
+        together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(self._writer.batch_pages))
+        for first in range(0, len(batches), together):
+            parts = await self._copy_parts(ram, batches[first : first + together], absent)
+            if self.abandoned:
+                return
+            for part in parts:
+                self._add(part)
+                note(len(part.pfns or ()))
             await self._send_waiting()
+
+    async def _copy_parts(
+        self, ram: GuestRam, batches: list[array[int]], absent: DirtyBitmap | None
+    ) -> list[Part]:
+        """Each by a thread of the pool, unless that would take longer."""
+        rooms = [self._writer.rooms.take() for _ in batches]
+        if sum(map(len, batches)) <= INLINE_PAGES:
+            return [copy_part(ram, batch, room, absent) for batch, room in zip(batches, rooms, strict=True)]
+        loop = asyncio.get_running_loop()
+        work = [
+            loop.run_in_executor(None, copy_part, ram, batch, room, absent)
+            for batch, room in zip(batches, rooms, strict=True)
+        ]
+        return list(await asyncio.gather(*work))
 
     def seal(self, device_state: bytes) -> Sealed:
         """What the end message will say; nothing can be added afterwards. The guest runs again: this takes its time."""
@@ -222,11 +259,14 @@ class EpochWriter:
             self._recorder.write_part(part, is_prologue=is_prologue)
 
 
-def copy_part(ram: GuestRam, pfns: array[int], rooms: PartRooms) -> Part:
-    """One PAGE_DATA record with these frames."""
+def copy_part(ram: GuestRam, pfns: array[int], room: memoryview, absent: DirtyBitmap | None = None) -> Part:
+    """One PAGE_DATA record with these frames, in `room`. Pages of `absent` are zeros."""
     header = recording.page_data_header(pfns)
-    room = rooms.take()
     part = room[: len(header) + len(pfns) * PAGE_SIZE]
     part[: len(header)] = header
-    ram.gather(pfns, part[len(header) :])
+    pages = part[len(header) :]
+    if absent is None:
+        ram.gather(pfns, pages)
+    else:
+        ram.gather_present(pfns, pages, absent)
     return Part(part, pfns, room)

@@ -23,7 +23,6 @@ from replicator.memory.bitmap import DirtyBitmap
 from replicator.store.epoch_stream import EpochStream, PageBatch
 from replicator.store.journal import Entry, EpochMark, Phase
 from replicator.store.replica_files import ReplicaFiles
-from replicator.store.replica_ram import ReplicaRam
 
 
 class Mode(Enum):
@@ -51,7 +50,7 @@ class OpenEpoch:
         self._kept: list[PageBatch] = []
         #: IN_PLACE: the frames that arrived, and those whose pages the RAM file does not hold.
         self._covered = opened.layout.new_bitmap() if in_place else None
-        self._absent = _find_absent(opened.ram) if in_place else None
+        self._absent = opened.ram.find_absent() if in_place else None
 
     def add_part(self, payload: memoryview) -> None:
         """EpochError for bytes that are no epoch, StoreError when there is no room."""
@@ -178,14 +177,6 @@ class OpenEpoch:
             epoch=self.epoch,
             hint="the link resyncs from the last committed epoch",
         )
-
-
-def _find_absent(ram: ReplicaRam) -> DirtyBitmap:
-    """None where the file system cannot tell: then zeros are looked for in all of them."""
-    try:
-        return ram.find_absent()
-    except NativeError:
-        return ram.layout.new_bitmap()
 
 
 def flip(opened: ReplicaFiles, mark: EpochMark) -> None:

@@ -48,7 +48,7 @@ class Pair:
         self, epoch: EpochEncoder, batches: Sequence[Sequence[int]], *, full: bool = False
     ) -> list[bytes]:
         """What the secondary rebuilds of one round of an epoch; it must be what was put in."""
-        parts = [copy_part(self.guest, array("Q", batch), ROOMS) for batch in batches]
+        parts = [copy_part(self.guest, array("Q", batch), ROOMS.take()) for batch in batches]
         rebuilt = []
         for index, coded in enumerate(asyncio.run(epoch.encode(parts))):
             epoch.note_sent(coded)
@@ -119,17 +119,23 @@ def test_a_small_change_travels_in_few_bytes_and_a_page_that_is_there_already_in
         pair.write(3, random_page(1))
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
         pair.write(3, b"changed", 100)
-        changed = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        changed = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         assert changed.encoding == PAGES and len(changed.payload) < 60
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
-        equal = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        equal = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         assert len(equal.payload) < len(changed.payload)
 
 
 def test_what_does_not_shrink_travels_as_it_is() -> None:
     with make_pair() as pair:
         pair.write(3, random_page(1))
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         assert (coded.encoding, coded.part_bytes, bytes(coded.payload)) == (PLAIN, 0, bytes(coded.part.data))
 
 
@@ -155,7 +161,7 @@ def test_a_page_carried_before_in_the_same_epoch_has_no_base() -> None:
         assert (
             len(
                 encode_one(
-                    pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS)
+                    pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
                 ).payload
             )
             < 60
@@ -182,7 +188,7 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
         for pfn in FRAMES[:5]:
             pair.write(pfn, rng.randbytes(5), 700)
         coded = encode_one(
-            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", FRAMES[:8]), ROOMS)
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", FRAMES[:8]), ROOMS.take())
         )
         damaged = bytearray(coded.payload)
         for _ in range(rng.choice((1, 3))):
@@ -201,7 +207,9 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
 
 def test_a_frame_that_the_guest_has_not_is_refused() -> None:
     with make_pair() as pair:
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         foreign = bytearray(coded.payload)
         foreign[4:8] = (40).to_bytes(4, "little")  # in the hole
         with pytest.raises(EpochError, match="0x28"):
@@ -213,6 +221,8 @@ def test_a_full_synchronisation_may_have_no_bases() -> None:
         pair.write(3, random_page(1))
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
         pair.write(3, b"changed")
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         with pytest.raises(EpochError, match="refused"):
             PartDecoder().rebuild(header_of(coded), memoryview(coded.payload), None)

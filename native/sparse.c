@@ -1,6 +1,6 @@
 /* SEEK_DATA */
 #define _GNU_SOURCE
-#include "fill.h"
+#include "sparse.h"
 
 #include "simd.h"
 
@@ -30,6 +30,35 @@ int rp_ram_find_absent(struct rp_ram *ram, int fd, struct rp_bitmap *absent)
         hole = ((uint64_t)next + PAGE_BYTES - 1) / PAGE_BYTES;
     }
     return 0;
+}
+
+/* Frames from the first one on that are all absent, or all not. */
+static int count_alike(const struct rp_bitmap *absent, const uint64_t *pfns, uint64_t most,
+                       bool *absent_ret, uint64_t *count_ret)
+{
+    int code = rp_bitmap_test(absent, pfns[0], absent_ret);
+    bool is_absent = *absent_ret;
+    uint64_t count = 0;
+    while (code == 0 && is_absent == *absent_ret && ++count < most)
+        code = rp_bitmap_test(absent, pfns[count], &is_absent);
+    *count_ret = count;
+    return code;
+}
+
+int rp_ram_gather_present(struct rp_ram *ram, const uint64_t *pfns, uint64_t count,
+                          const struct rp_bitmap *absent, uint8_t *body)
+{
+    uint64_t bad_index, alike;
+    int code = rp_ram_check(ram, pfns, count, &bad_index);
+    for (uint64_t done = 0; done < count && code == 0; done += alike) {
+        bool is_absent = false;
+        code = count_alike(absent, pfns + done, count - done, &is_absent, &alike);
+        if (code == 0 && is_absent)
+            memset(body + done * PAGE_BYTES, 0, alike * PAGE_BYTES);
+        else if (code == 0)
+            code = rp_ram_gather(ram, pfns + done, alike, body + done * PAGE_BYTES);
+    }
+    return code;
 }
 
 static int write_pages(int fd, uint64_t at, const uint8_t *data, uint64_t bytes)
