@@ -116,7 +116,7 @@ class OutgoingEpoch:
     ) -> None:
         """Copy and send some at a time. Of a whole RAM, what the file does not hold is not looked at: it is zeros, or
         will be found dirty."""
-        absent = ram.find_absent() if self._begin.base == 0 else None
+        absent = await self._writer.find_absent(ram) if self._begin.base == 0 else None
         together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(self._writer.batch_pages))
         for first in range(0, len(batches), together):
             parts = await self._copy_parts(ram, batches[first : first + together], absent)
@@ -250,9 +250,19 @@ class EpochWriter:
         #: Held by the epoch that travels.
         self.wire = asyncio.Lock()
         self._recorder = recorder
+        self._has_absent = True
 
     def open(self, begin: EpochBegin) -> OutgoingEpoch:
         return OutgoingEpoch(self, begin)
+
+    async def find_absent(self, ram: GuestRam) -> DirtyBitmap | None:
+        """The frames that the RAM file does not hold. None when there are none: then it is not asked again, for it
+        looks at each page, and a guest's memory seldom goes back to the host."""
+        if not self._has_absent:
+            return None
+        absent = await asyncio.to_thread(ram.find_absent)
+        self._has_absent = absent.count() > 0
+        return absent if self._has_absent else None
 
     def record(self, part: memoryview, *, is_prologue: bool) -> None:
         if self._recorder is not None:
