@@ -13,6 +13,7 @@ import asyncio
 import os
 from array import array
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,6 @@ from replicator.memory.bases import BaseCache
 from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
 from replicator.service.part_encoder import (
-    INLINE_PAGES,
     LOOKAHEAD_PARTS,
     CodedPart,
     Part,
@@ -119,27 +119,12 @@ class OutgoingEpoch:
         absent = await self._writer.find_absent(ram) if self._begin.base == 0 else None
         together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(self._writer.batch_pages))
         for first in range(0, len(batches), together):
-            parts = await self._copy_parts(ram, batches[first : first + together], absent)
+            for batch in batches[first : first + together]:
+                self._add(prepare_part(ram, batch, self._writer.rooms.take(), absent))
+                note(len(batch))
+            await self._send_waiting()
             if self.abandoned:
                 return
-            for part in parts:
-                self._add(part)
-                note(len(part.pfns or ()))
-            await self._send_waiting()
-
-    async def _copy_parts(
-        self, ram: GuestRam, batches: list[array[int]], absent: DirtyBitmap | None
-    ) -> list[Part]:
-        """Each by a thread of the pool, unless that would take longer."""
-        rooms = [self._writer.rooms.take() for _ in batches]
-        if sum(map(len, batches)) <= INLINE_PAGES:
-            return [copy_part(ram, batch, room, absent) for batch, room in zip(batches, rooms, strict=True)]
-        loop = asyncio.get_running_loop()
-        work = [
-            loop.run_in_executor(None, copy_part, ram, batch, room, absent)
-            for batch, room in zip(batches, rooms, strict=True)
-        ]
-        return list(await asyncio.gather(*work))
 
     def seal(self, device_state: bytes) -> Sealed:
         """What the end message will say; nothing can be added afterwards. The guest runs again: this takes its time."""
@@ -269,14 +254,20 @@ class EpochWriter:
             self._recorder.write_part(part, is_prologue=is_prologue)
 
 
-def copy_part(ram: GuestRam, pfns: array[int], room: memoryview, absent: DirtyBitmap | None = None) -> Part:
-    """One PAGE_DATA record with these frames, in `room`. Pages of `absent` are zeros."""
+def copy_part(ram: GuestRam, pfns: array[int], room: memoryview) -> Part:
+    """One PAGE_DATA record with these frames, in `room`."""
+    part = prepare_part(ram, pfns, room, None)
+    part.fill()
+    return part
+
+
+def prepare_part(ram: GuestRam, pfns: array[int], room: memoryview, absent: DirtyBitmap | None) -> Part:
+    """The same, whose pages are copied when it is encoded. Those of `absent` are zeros."""
     header = recording.page_data_header(pfns)
-    part = room[: len(header) + len(pfns) * PAGE_SIZE]
-    part[: len(header)] = header
-    pages = part[len(header) :]
-    if absent is None:
-        ram.gather(pfns, pages)
-    else:
-        ram.gather_present(pfns, pages, absent)
-    return Part(part, pfns, room)
+    data = room[: len(header) + len(pfns) * PAGE_SIZE]
+    data[: len(header)] = header
+    pages = data[len(header) :]
+    copy = partial(ram.gather, pfns, pages)
+    if absent is not None:
+        copy = partial(ram.gather_present, pfns, pages, absent)
+    return Part(data, pfns, room, copy)

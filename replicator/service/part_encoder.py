@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -49,7 +49,15 @@ class Part:
     pfns: array[int] | None = None
     #: The memory that `data` begins, to be given back once nobody reads it; None when it is no room of ours.
     room: memoryview | None = None
+    #: Copies the pages into `data`, if nobody has done so yet.
+    _copy: Callable[[], None] | None = None
     _digest: bytes = b""
+
+    def fill(self) -> None:
+        """Before anything reads the pages. May be repeated."""
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy()
 
     @property
     def pages(self) -> memoryview:
@@ -188,7 +196,9 @@ def _count_pages(part: Part) -> int:
 def encode_part(
     part: Part, bases: BaseCache | None, buffers: BufferPool, *, compress: bool = True
 ) -> CodedPart:
-    """Only reads the bases: parts without common frames may be encoded at the same time."""
+    """Copies the pages, if that is still to be done. Only reads the bases: parts without common frames may be encoded at
+    the same time."""
+    part.fill()
     room = buffers.get()
     if part.pfns is None:
         encoding, (data, _) = BLOCKS, _encode_blocks(part, room)
