@@ -94,14 +94,20 @@ class OutgoingEpoch:
         self._waiting_bytes += len(part.data)
 
     async def add_pages(
-        self, ram: GuestRam, pfns: array[int], *, send_at_once: bool, note: Callable[[int], None]
+        self,
+        ram: GuestRam,
+        pfns: array[int],
+        *,
+        send_at_once: bool,
+        note: Callable[[int], None],
+        untouched: DirtyBitmap | None = None,
     ) -> None:
         """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
-        each few parts with `send_at_once`."""
+        each few parts with `send_at_once`. Those of `untouched` are known to be zeros."""
         batch_pages = self._writer.batch_pages
         batches = [pfns[first : first + batch_pages] for first in range(0, len(pfns), batch_pages)]
         if send_at_once:
-            await self._send_pages(ram, batches, note)
+            await self._send_pages(ram, batches, note, untouched)
             return
         for batch in batches:
             self._add(copy_part(ram, batch, self._writer.rooms.take()))
@@ -112,15 +118,17 @@ class OutgoingEpoch:
                     return
 
     async def _send_pages(
-        self, ram: GuestRam, batches: list[array[int]], note: Callable[[int], None]
+        self,
+        ram: GuestRam,
+        batches: list[array[int]],
+        note: Callable[[int], None],
+        untouched: DirtyBitmap | None,
     ) -> None:
-        """Copy and send some at a time. Of a whole RAM, what the file does not hold is not looked at: it is zeros, or
-        will be found dirty."""
-        absent = await self._writer.find_absent(ram) if self._begin.base == 0 else None
+        """Some at a time."""
         together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(self._writer.batch_pages))
         for first in range(0, len(batches), together):
             for batch in batches[first : first + together]:
-                self._add(prepare_part(ram, batch, self._writer.rooms.take(), absent))
+                self._add(prepare_part(ram, batch, self._writer.rooms.take(), untouched))
                 note(len(batch))
             await self._send_waiting()
             if self.abandoned:
@@ -235,19 +243,9 @@ class EpochWriter:
         #: Held by the epoch that travels.
         self.wire = asyncio.Lock()
         self._recorder = recorder
-        self._has_absent = True
 
     def open(self, begin: EpochBegin) -> OutgoingEpoch:
         return OutgoingEpoch(self, begin)
-
-    async def find_absent(self, ram: GuestRam) -> DirtyBitmap | None:
-        """The frames that the RAM file does not hold. None when there are none: then it is not asked again, for it
-        looks at each page, and a guest's memory seldom goes back to the host."""
-        if not self._has_absent:
-            return None
-        absent = await asyncio.to_thread(ram.find_absent)
-        self._has_absent = absent.count() > 0
-        return absent if self._has_absent else None
 
     def record(self, part: memoryview, *, is_prologue: bool) -> None:
         if self._recorder is not None:
