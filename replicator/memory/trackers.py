@@ -213,6 +213,9 @@ class Fingerprints:
 
     def look_at(self, where: DirtyBitmap) -> DirtyBitmap:
         """The same of these frames."""
+        require(
+            self._prints is not None and self._ram.is_open, "a look after the end, or at RAM that was closed"
+        )
         changed, found = self._ram.layout.new_bitmap(), ffi.new("uint64_t *")
         code = lib.rp_prints_scan(self._prints, where.native, changed.native, found)
         check(code, "comparing with fingerprints")
@@ -271,6 +274,8 @@ class Audit:
         self._renewed.merge(reported)
         before, self._reported = self._reported, reported
         if live:
+            # From now on they are looked at: what they are like now is known by the tracker's word.
+            self._prints.look_at(reported)
             self._compare(changed, reported, before)
         else:
             reported.merge(before)
