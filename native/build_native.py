@@ -18,12 +18,33 @@ NATIVE = Path(__file__).resolve().parent
 ROOT = NATIVE.parent
 #: One concern a header; a later one may use the types of an earlier one.
 HEADERS = (
-    *("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h", "entries.h", "compress.h"),
+    *(
+        "bitmap.h",
+        "layout.h",
+        "ram.h",
+        "sparse.h",
+        "shadow.h",
+        "prints.h",
+        "uffd.h",
+        "inject.h",
+        "entries.h",
+        "compress.h",
+    ),
     *("simd.h", "bases.h", "encode.h", "decode.h"),
     *("relay_frame.h", "relay_hold.h", "relay_inputs.h", "relay_book.h", "relay.h"),
 )
 SOURCES = (
-    *("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c"),
+    *(
+        "bitmap.c",
+        "layout.c",
+        "ram.c",
+        "sparse.c",
+        "shadow.c",
+        "prints.c",
+        "uffd.c",
+        "inject.c",
+        "inject_arch.c",
+    ),
     *("entries.c", "compress.c"),
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
     *("relay_ring.c", "relay_hold.c", "relay_inputs.c", "relay_book.c", "relay_mirror.c", "relay_port.c"),

@@ -1,12 +1,14 @@
 /* A guest's RAM file and lists of frames that came from elsewhere: pages go to and from the right
- * places, a list with a frame that is no RAM moves nothing, zeros are told from other pages, and
- * the shadow finds what changed.
+ * places, a list with a frame that is no RAM moves nothing, zeros are told from other pages, what
+ * the file does not hold is zeros, and shadow and fingerprints find what changed.
  *
  * Input: u8 gap between the two halves of the RAM, u8 pages of each, then rounds: u8 which pages of
  * the file change and how, u8 length of the list, the list. */
 #define _GNU_SOURCE
+#include "../prints.h"
 #include "../ram.h"
 #include "../shadow.h"
+#include "../sparse.h"
 #include "fuzz.h"
 
 #include <errno.h>
@@ -27,6 +29,8 @@ struct guest {
     struct rp_layout *layout;
     struct rp_ram *ram;
     struct rp_shadow *shadow;
+    struct rp_prints *prints;
+    int fd;
     uint64_t half;
     uint64_t gap;
     /* What its file holds, and what it held at the last scan. */
@@ -59,15 +63,18 @@ static void make_guest(struct fuzz_input *input)
     DEMAND(rp_ram_create(fd, guest.layout, true, &guest.ram) == -EINVAL);
     DEMAND(ftruncate(fd, (off_t)(2 * guest.half * PAGE)) == 0);
     DEMAND(rp_ram_create(fd, guest.layout, true, &guest.ram) == 0);
-    close(fd);
+    guest.fd = fd;
     DEMAND(rp_ram_layout(guest.ram) == guest.layout);
     DEMAND(rp_shadow_create(guest.ram, &guest.shadow) == 0);
+    DEMAND(rp_prints_create(guest.ram, &guest.prints) == 0);
 }
 
 static void end_guest(void)
 {
+    rp_prints_destroy(guest.prints);
     rp_shadow_destroy(guest.shadow);
     rp_ram_destroy(guest.ram);
+    close(guest.fd);
     rp_layout_destroy(guest.layout);
 }
 
@@ -140,16 +147,69 @@ static void check_gather(const struct list *list)
     free(body);
 }
 
+/* To be destroyed by the caller. */
+static struct rp_bitmap *find_absent(void)
+{
+    struct rp_bitmap *absent = NULL;
+    DEMAND(rp_bitmap_create(rp_layout_pfn_limit(guest.layout), &absent) == 0);
+    DEMAND(rp_ram_find_absent(guest.ram, guest.fd, absent) == 0);
+    for (uint64_t frame = 0; frame < rp_layout_pfn_limit(guest.layout); frame++) {
+        bool is_set = false;
+        DEMAND(rp_bitmap_test(absent, frame, &is_set) == 0);
+        DEMAND(!is_set || (place(frame) >= 0 && is_zero(guest.file + place(frame) * PAGE)));
+    }
+    return absent;
+}
+
+static void check_gather_present(const struct list *list)
+{
+    struct rp_bitmap *absent = find_absent();
+    uint8_t *body = fuzz_room(list->count * PAGE, FILLER);
+    int wanted = list->bad < list->count ? -ERANGE : 0;
+    DEMAND(rp_ram_gather_present(guest.ram, list->frames, list->count, absent, body) == wanted);
+    DEMAND(wanted == 0 || fuzz_is_filled(body, list->count * PAGE, FILLER));
+    for (uint64_t i = 0; i < list->count && wanted == 0; i++)
+        DEMAND(memcmp(body + i * PAGE, guest.file + place(list->frames[i]) * PAGE, PAGE) == 0);
+    free(body);
+    rp_bitmap_destroy(absent);
+}
+
+/* By copying or, with seeds of 192 and more, by filling. Every third page is zeros. */
 static void check_scatter(const struct list *list, uint8_t seed)
 {
     uint8_t *body = fuzz_room(list->count * PAGE, seed);
-    for (uint64_t i = 0; i < list->count; i++)
-        body[i * PAGE + (seed + i) % PAGE] = (uint8_t)i;
-    int code = rp_ram_scatter(guest.ram, list->frames, list->count, body);
+    for (uint64_t i = 0; i < list->count; i++) {
+        if (i % 3 == 2)
+            memset(body + i * PAGE, 0, PAGE);
+        else
+            body[i * PAGE + (seed + i) % PAGE] = (uint8_t)i;
+    }
+    struct rp_bitmap *absent = find_absent();
+    int code = seed < 192
+                   ? rp_ram_scatter(guest.ram, list->frames, list->count, body)
+                   : rp_ram_fill(guest.ram, guest.fd, list->frames, list->count, body, absent);
+    rp_bitmap_destroy(absent);
     DEMAND(code == (list->bad < list->count ? -ERANGE : 0));
     for (uint64_t i = 0; i < list->count && code == 0; i++)
         memcpy(guest.file + place(list->frames[i]) * PAGE, body + i * PAGE, PAGE);
     free(body);
+}
+
+/* They find the same where the RAM is, and nothing can be looked at elsewhere. */
+static void check_prints(const struct rp_bitmap *wanted, uint64_t wanted_pages)
+{
+    uint64_t limit = rp_layout_pfn_limit(guest.layout), pages = 0;
+    struct rp_bitmap *where = NULL, *changed = NULL;
+    DEMAND(rp_bitmap_create(limit, &where) == 0 && rp_bitmap_create(limit, &changed) == 0);
+    DEMAND(rp_layout_mark(guest.layout, 0, 2 * guest.half, where) == 0);
+    DEMAND(rp_prints_scan(guest.prints, where, changed, &pages) == 0 && pages == wanted_pages);
+    DEMAND(rp_bitmap_subtract(changed, wanted) == 0 && rp_bitmap_count(changed) == 0);
+    if (guest.gap > 0) {
+        DEMAND(rp_bitmap_set_range(where, guest.half, 1) == 0);
+        DEMAND(rp_prints_scan(guest.prints, where, changed, &pages) == -ERANGE);
+    }
+    rp_bitmap_destroy(where);
+    rp_bitmap_destroy(changed);
 }
 
 static void check_file_and_scan(void)
@@ -169,6 +229,7 @@ static void check_file_and_scan(void)
         wanted += changed;
     }
     DEMAND(pages == wanted);
+    check_prints(bitmap, pages);
     memcpy(guest.seen, guest.file, bytes);
     rp_bitmap_destroy(bitmap);
 }
@@ -183,6 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             change_page(&input);
         struct list list = read_list(&input);
         check_check(&list);
+        check_gather_present(&list);
         check_gather(&list);
         if (how >= 128)
             check_scatter(&list, how);

@@ -1,7 +1,7 @@
 """Which dirty tracker a guest gets, and what happens when it fails.
 
 The kernel's tracker (userfaultfd) comes first. During the live rounds of the first synchronisation an audit compares it
-with a shadow copy; a tracker that misses a page there, or that cannot be had, or that fails later, is replaced by the
+with fingerprints of the pages; a tracker that misses a page there, or that cannot be had, or that fails later, is replaced by the
 shadow tracker with a warning. The scan in which that happens reports every page, so nothing is lost by the change.
 
 The tracker is armed at the first scan, not before: it reports all pages then anyway, and a standby that takes over
@@ -15,13 +15,21 @@ import os
 
 from replicator.errors import GuestError, NativeError
 from replicator.guests.qemu_process import read_start_time
-from replicator.memory import Audit, DirtyBitmap, DirtyTracker, GuestRam, ShadowTracker, UffdTracker
+from replicator.memory import (
+    Audit,
+    DirtyBitmap,
+    DirtyTracker,
+    Fingerprints,
+    GuestRam,
+    ShadowTracker,
+    UffdTracker,
+)
 
 log = logging.getLogger(__name__)
 
-#: Live scans after the first one that are audited, while the guest runs. Each costs the time to read the RAM twice
-#: (256 MiB: 15 to 60 ms). The first of them proves nothing, see Audit.
-AUDIT_SCANS = 5
+#: Live scans after the first one that are audited, while the guest runs. The first of them and the one before read all
+#: of the RAM that was ever written (256 MiB: 20 to 30 ms each), see Audit.
+AUDIT_SCANS = 4
 
 
 class GuestTracker:
@@ -36,7 +44,7 @@ class GuestTracker:
 
     @property
     def name(self) -> str:
-        """ "uffd", "shadow", "uffd+shadow" while it is audited, "unarmed" before the first scan."""
+        """ "uffd", "shadow", "uffd+audit" while it is audited, "unarmed" before the first scan."""
         return "unarmed" if self._tracker is None else self._tracker.name
 
     def scan(self, bitmap: DirtyBitmap, *, live: bool) -> int:
@@ -67,7 +75,7 @@ class GuestTracker:
             return self._arm_shadow()
         uffd, self._uffd = self._uffd, None
         kernel = UffdTracker(self._pid, uffd, self._ram)
-        audited = Audit(kernel, ShadowTracker(self._ram), self._audit_scans) if self._audit_scans else kernel
+        audited = Audit(kernel, Fingerprints(self._ram), self._audit_scans) if self._audit_scans else kernel
         try:
             audited.arm()
         except (GuestError, NativeError):

@@ -32,6 +32,7 @@ from replicator.limits import (
     PART_BYTES_MAX,
 )
 from replicator.link.base import LinkConfig, PeerAddress
+from replicator.link.buffers import keep_freed_memory
 from replicator.link.keys import Keys
 from replicator.wire.session import INPUT_BATCH_BYTES_MAX, Channel
 
@@ -72,6 +73,7 @@ if FRAME_BYTES_MAX > INPUT_BATCH_BYTES_MAX:
 def make_context() -> Context:
     """Whose I/O thread is urgent in a daemon. libzmq aborts where it may not schedule, so it is only asked to where this
     process has done so already."""
+    keep_freed_memory()
     context: Context = zmq.Context()
     if urgency.is_begun():
         context.set(zmq.THREAD_SCHED_POLICY, _SCHED_RR)

@@ -11,7 +11,7 @@ from replicator.memory.encodings import (
     encode_pages,
 )
 from replicator.memory.pages import GuestLayout, GuestRam, Segment, zero_mask
-from replicator.memory.trackers import Audit, DirtyTracker, ShadowTracker, UffdTracker
+from replicator.memory.trackers import Audit, DirtyTracker, Fingerprints, ShadowTracker, UffdTracker
 from replicator.memory.uffd import (
     inject_uffd,
     open_own_uffd,
@@ -27,6 +27,7 @@ __all__ = [
     "DirtyTracker",
     "EncodedPages",
     "EncodingStats",
+    "Fingerprints",
     "GuestLayout",
     "GuestRam",
     "PageMethod",

@@ -14,7 +14,7 @@ import errno
 from array import array
 from enum import IntEnum
 from operator import add
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from replicator._native import ffi, lib
 from replicator.errors import BadRecord, RemoteWireError, require
@@ -66,7 +66,7 @@ class EncodingStats:
 
 
 class EncodedPages(NamedTuple):
-    """An encoded body. `data` belongs to whoever asked for it."""
+    """An encoded body, in the room that was given for it or in memory of its own."""
 
     data: memoryview
     stats: EncodingStats
@@ -84,13 +84,20 @@ def encode_pages(
     *,
     compress: bool = True,
     head: bytes = b"",
+    room: Buffer | None = None,
 ) -> EncodedPages:
     """Encode the pages of `body`, which are those of the frames in this order; without `compress` none by LZ4. `head`
-    is put in front of the encoded body. Only reads the bases: several
-    threads may do this at the same time, while none updates the cache."""
+    is put in front of the encoded body. Both go to the start of `room`, which has `encode_bound` bytes more than the
+    head; None: new memory. Only reads the bases: several threads may do this at the same time, while none updates the
+    cache."""
     require(len(body) == len(pfns) * PAGE_SIZE, "encode: body and frame list differ in size")
-    room = encode_bound(len(pfns))
-    out = _allocate("uint8_t[]", len(head) + room)
+    bound = encode_bound(len(pfns))
+    require(room is None or len(room) >= len(head) + bound, "encode: the room is too small")
+    out = (
+        _allocate("uint8_t[]", len(head) + bound)
+        if room is None
+        else ffi.from_buffer("uint8_t[]", room, require_writable=True)
+    )
     ffi.memmove(out, head, len(head))
     size, stats = ffi.new("uint64_t *"), ffi.new("struct rp_page_stats *")
     code = lib.rp_encode_pages(
@@ -100,18 +107,13 @@ def encode_pages(
         ffi.NULL if bases is None else bases.native,
         compress,
         out + len(head),
-        room,
+        bound,
         size,
         stats,
     )
     check(code, f"cannot encode {len(pfns)} pages")
     counted = EncodingStats(tuple(ffi.unpack(stats.pages, 5)), tuple(ffi.unpack(stats.bytes, 5)))
-    return EncodedPages(_trim(ffi.buffer(out, len(head) + size[0]), room), counted)
-
-
-def _trim(encoded: Any, room: int) -> memoryview:
-    """What lies in a buffer of the worst case; that buffer only stays if most of it is needed."""
-    return memoryview(encoded if len(encoded) > room // 2 else bytes(encoded))
+    return EncodedPages(memoryview(ffi.buffer(out, len(head) + size[0])), counted)
 
 
 def decode_pages(pfns: array[int], data: Buffer, ram: GuestRam | None, out: Buffer) -> None:

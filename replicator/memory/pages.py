@@ -171,6 +171,34 @@ class GuestRam:
         body = ffi.from_buffer("uint8_t[]", data)
         self._check(lib.rp_ram_scatter(self.native, frames_pointer(pfns), len(pfns), body), pfns)
 
+    def find_absent(self) -> DirtyBitmap:
+        """The frames whose pages the file does not hold, and which read as zeros therefore; none where the file system
+        cannot tell. A page that is written meanwhile may be among them or not."""
+        absent = self.layout.new_bitmap()
+        code = lib.rp_ram_find_absent(self.native, self.fd, absent.native)
+        return absent if code == 0 else self.layout.new_bitmap()
+
+    def gather_present(self, pfns: array[int], out: Buffer, absent: DirtyBitmap) -> None:
+        """The same as `gather`, without a look at pages of `absent`: they are zeros."""
+        require(len(out) >= len(pfns) * PAGE_SIZE, "gather: the buffer is too small")
+        require(absent.pages == self.layout.pfn_limit, "gather: a bitmap of another guest")
+        body = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+        code = lib.rp_ram_gather_present(self.native, frames_pointer(pfns), len(pfns), absent.native, body)
+        self._check(code, pfns)
+
+    def fill(self, pfns: array[int], data: Buffer, absent: DirtyBitmap) -> None:
+        """As `scatter`, for RAM that is filled for the first time: zeros are written only where something else is, and
+        not to pages of `absent`, from which frames are taken that get another content. NativeError before the first
+        byte (-ERANGE) when a frame is no RAM, and in between when the file cannot be written."""
+        require(self.writable, "fill of read-only guest RAM")
+        require(len(data) == len(pfns) * PAGE_SIZE, "fill: body and frame list differ in size")
+        require(absent.pages == self.layout.pfn_limit, "fill: a bitmap of another guest")
+        body = ffi.from_buffer("uint8_t[]", data)
+        code = lib.rp_ram_fill(self.native, self.fd, frames_pointer(pfns), len(pfns), body, absent.native)
+        if code != -errno.ERANGE:
+            check(code, "cannot fill the RAM file")
+        self._check(code, pfns)
+
     def save_undo(self, pfns: array[int], out: Buffer) -> None:
         """What `scatter(pfns, ...)` is about to overwrite; `scatter(pfns, out)` brings it back."""
         self.gather(pfns, out)

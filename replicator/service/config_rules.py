@@ -25,7 +25,7 @@ ETCD_SCHEMES = ("etcd:", "etcds:")
 #: etcd raises shorter leases to 1.5 x its election timeout, rounded up to seconds.
 ETCD_TTL_MS_MIN = 2000
 #: Passes of a synchronisation that are made in any case: in so many the guest's dirty tracker is audited.
-LIVE_ROUNDS_MIN = 5
+LIVE_ROUNDS_MIN = 4
 #: What `replicator tune` may change, too: section -> keys that hold whole numbers, and their bounds.
 TUNABLE_KEYS = {
     "epoch": ("interval_ms", "interval_min_ms", "interval_max_ms", "early_pages"),

@@ -57,6 +57,9 @@ class EpochSteps:
         self._scanned_epoch = 0
         #: Of the epoch that is being made.
         self._device_state = b""
+        #: What the RAM file did not hold once the guest was tracked, and no scan has found written since: zeros, which
+        #: nobody has to read. None before the first scan.
+        self._untouched: DirtyBitmap | None = None
 
     def open(self, effect: fx.OpenEpoch) -> None:
         term = self._parts.keeper.lease.term
@@ -99,6 +102,10 @@ class EpochSteps:
                 return False
             # The first scans read the whole RAM: too long to stand in the way of everything else.
             await asyncio.to_thread(self._parts.guest.scan_dirty, dirty)
+            if self._untouched is None:
+                self._untouched = await asyncio.to_thread(self._parts.guest.ram.find_absent)
+            else:
+                self._untouched.subtract(dirty)
         self._scanned_epoch = epoch
         self.ledger.owed.merge(dirty)
         self._samples.note_owed(self.ledger.owed.count())
@@ -116,7 +123,13 @@ class EpochSteps:
         pfns = take().pfns()
         note = partial(self._samples.note_copied, epoch)
         try:
-            await outgoing.add_pages(self._parts.guest.ram, pfns, send_at_once=send_at_once, note=note)
+            await outgoing.add_pages(
+                self._parts.guest.ram,
+                pfns,
+                send_at_once=send_at_once,
+                note=note,
+                untouched=self._untouched,
+            )
         except TransportError as error:
             _give_up(outgoing)
             self._line.fail(connection, error)
@@ -132,6 +145,8 @@ class EpochSteps:
             await self._guest.pause()
             async with self._guest.scanning:
                 self._parts.guest.scan_dirty(self.ledger.owed)
+                if self._untouched is not None:
+                    self._untouched.subtract(self.ledger.owed)
             dirty_pages = self.ledger.owed.count()
             if effect.pages_max is not None and dirty_pages > effect.pages_max:
                 self._post(ev.PauseOverrun(effect.epoch, dirty_pages))

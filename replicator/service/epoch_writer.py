@@ -12,21 +12,28 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
-
-import xxhash
 
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.errors import require
 from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
 from replicator.link.base import Link
 from replicator.memory.bases import BaseCache
+from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
-from replicator.service.part_encoder import LOOKAHEAD_PARTS, CodedPart, Part, PartEncoder, measure_group
+from replicator.service.part_encoder import (
+    LOOKAHEAD_PARTS,
+    CodedPart,
+    Part,
+    PartEncoder,
+    measure_group,
+)
 from replicator.service.part_rooms import PartRooms
 from replicator.service.recorder import Recorder
 from replicator.units import PAGE_SIZE
 from replicator.wire import recording
+from replicator.wire.epoch_digest import EpochDigest
 from replicator.wire.session import EpochBegin, EpochEnd, EpochPart
 
 
@@ -51,7 +58,7 @@ class OutgoingEpoch:
         self._waiting_bytes = 0
         self._sent_parts = 0
         self._sent_bytes = 0
-        self._digest = xxhash.xxh3_128()
+        self._digest = EpochDigest()
         self._encoder = writer.encoder.open(full=begin.base == 0)
         self._on_wire = False
         self.abandoned = False
@@ -67,23 +74,45 @@ class OutgoingEpoch:
         self._waiting_bytes += len(part.data)
 
     async def add_pages(
-        self, ram: GuestRam, pfns: array[int], *, send_at_once: bool, note: Callable[[int], None]
+        self,
+        ram: GuestRam,
+        pfns: array[int],
+        *,
+        send_at_once: bool,
+        note: Callable[[int], None],
+        untouched: DirtyBitmap | None = None,
     ) -> None:
         """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
-        each few parts with `send_at_once`."""
+        each few parts with `send_at_once`. Those of `untouched` are known to be zeros."""
         batch_pages = self._writer.batch_pages
-        for first in range(0, len(pfns), batch_pages):
-            batch = pfns[first : first + batch_pages]
-            self._add(copy_part(ram, batch, self._writer.rooms))
+        batches = [pfns[first : first + batch_pages] for first in range(0, len(pfns), batch_pages)]
+        if send_at_once:
+            await self._send_pages(ram, batches, note, untouched)
+            return
+        for batch in batches:
+            self._add(copy_part(ram, batch, self._writer.rooms.take()))
             note(len(batch))
-            # So many are encoded at the same time.
-            is_group = send_at_once and len(self._waiting) >= LOOKAHEAD_PARTS
-            if is_group or self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
+            if self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
                 await self._send_waiting()
                 if self.abandoned:
                     return
-        if send_at_once and self._waiting:
+
+    async def _send_pages(
+        self,
+        ram: GuestRam,
+        batches: list[array[int]],
+        note: Callable[[int], None],
+        untouched: DirtyBitmap | None,
+    ) -> None:
+        """Some at a time."""
+        together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(self._writer.batch_pages))
+        for first in range(0, len(batches), together):
+            for batch in batches[first : first + together]:
+                self._add(prepare_part(ram, batch, self._writer.rooms.take(), untouched))
+                note(len(batch))
             await self._send_waiting()
+            if self.abandoned:
+                return
 
     def seal(self, device_state: bytes) -> Sealed:
         """What the end message will say; nothing can be added afterwards. The guest runs again: this takes its time."""
@@ -92,7 +121,7 @@ class OutgoingEpoch:
             self._add(Part(epilogue[first : first + PART_BYTES_MAX]))
         digest = self._digest.copy()
         for part in self._waiting:
-            digest.update(part.data)
+            part.count_for(digest)
         return Sealed(
             self._sent_parts + len(self._waiting), self._sent_bytes + self._waiting_bytes, digest.digest()
         )
@@ -149,7 +178,7 @@ class OutgoingEpoch:
         )
         await self._writer.link.send_bulk(header, coded.payload)
         self._writer.record(part, is_prologue=index == 0 and self._begin.base == 0)
-        self._digest.update(part)
+        coded.part.count_for(self._digest)
         self._sent_parts += 1
         self._sent_bytes += len(part)
         if not self.abandoned:
@@ -208,11 +237,20 @@ class EpochWriter:
             self._recorder.end_round()
 
 
-def copy_part(ram: GuestRam, pfns: array[int], rooms: PartRooms) -> Part:
-    """One PAGE_DATA record with these frames."""
+def copy_part(ram: GuestRam, pfns: array[int], room: memoryview) -> Part:
+    """One PAGE_DATA record with these frames, in `room`."""
+    part = prepare_part(ram, pfns, room, None)
+    part.fill()
+    return part
+
+
+def prepare_part(ram: GuestRam, pfns: array[int], room: memoryview, absent: DirtyBitmap | None) -> Part:
+    """The same, whose pages are copied when it is encoded. Those of `absent` are zeros."""
     header = recording.page_data_header(pfns)
-    room = rooms.take()
-    part = room[: len(header) + len(pfns) * PAGE_SIZE]
-    part[: len(header)] = header
-    ram.gather(pfns, part[len(header) :])
-    return Part(part, pfns, room)
+    data = room[: len(header) + len(pfns) * PAGE_SIZE]
+    data[: len(header)] = header
+    pages = data[len(header) :]
+    copy = partial(ram.gather, pfns, pages)
+    if absent is not None:
+        copy = partial(ram.gather_present, pfns, pages, absent)
+    return Part(data, pfns, room, copy)

@@ -11,22 +11,29 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import xxhash
 
+from replicator.limits import PART_BYTES_MAX
+from replicator.link.buffers import BufferPool
 from replicator.memory.bases import BaseCache, BaseCounts
-from replicator.memory.encodings import EncodingStats, PageMethod, encode_pages
+from replicator.memory.encodings import EncodedPages, EncodingStats, PageMethod, encode_pages
+from replicator.memory.pages import Buffer
 from replicator.observe.status import EncodingStatus
 from replicator.service.link_pace import Group, LinkPace
 from replicator.units import PAGE_SIZE
 from replicator.wire.coded_part import BLOCKS, PAGES, PLAIN, count_blocks, pack_table
+from replicator.wire.epoch_digest import EpochDigest, digest_page_data
 from replicator.wire.recording import page_data_header_bytes
 
 #: Parts that are encoded at a time, each by a thread of the pool.
 LOOKAHEAD_PARTS = 4
+#: Of a part of the largest size, with its table, if nothing in it becomes smaller.
+CODED_BYTES_MAX = 2 * PART_BYTES_MAX
 #: What is encoded so quickly that handing it to another thread would take longer.
 INLINE_PAGES = 512
 #: A part that hardly shrinks travels as it is: rebuilding it would cost the far end a copy.
@@ -34,17 +41,46 @@ GAIN_PERCENT_MIN = 4
 NO_BASES = BaseCounts(0, 0, 0, 0, 0)
 
 
-class Part(NamedTuple):
+@dataclass(slots=True)
+class Part:
     """A piece of an epoch's stream. `pfns` when it is a PAGE_DATA record, whose pages end it."""
 
     data: memoryview
     pfns: array[int] | None = None
     #: The memory that `data` begins, to be given back once nobody reads it; None when it is no room of ours.
     room: memoryview | None = None
+    #: Copies the pages into `data`, if nobody has done so yet.
+    _copy: Callable[[], None] | None = None
+    _digest: bytes = b""
+
+    def fill(self) -> None:
+        """Before anything reads the pages. May be repeated."""
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy()
 
     @property
     def pages(self) -> memoryview:
         return self.data[page_data_header_bytes(len(self.pfns or ())) :]
+
+    def take_digest(self) -> bytes:
+        """What the far end compares. Of a record of pages it is also what counts for the epoch's. Computed once."""
+        if not self._digest:
+            self._digest = self._compute_digest()
+        return self._digest
+
+    def _compute_digest(self) -> bytes:
+        if self.pfns is None:
+            return xxhash.xxh3_128_digest(self.data)
+        header_bytes = page_data_header_bytes(len(self.pfns))
+        return digest_page_data(self.data[:header_bytes], self.data[header_bytes:])
+
+    def count_for(self, epoch: EpochDigest) -> None:
+        """Add this part, the next one, to the epoch's digest."""
+        if self.pfns is None:
+            epoch.add(self.data)
+        else:
+            epoch.add_page_data(self.take_digest())
 
 
 class CodedPart(NamedTuple):
@@ -54,7 +90,7 @@ class CodedPart(NamedTuple):
     payload: memoryview | bytes
     encoding: str = PLAIN
     part_bytes: int = 0
-    check: bytes = bytes(8)
+    check: bytes = bytes(16)
     stats: EncodingStats = EncodingStats()
 
 
@@ -64,6 +100,8 @@ class PartEncoder:
     def __init__(self, bases: BaseCache | None) -> None:
         self.bases = bases
         self.pace = LinkPace()
+        #: Of what parts become.
+        self.buffers = BufferPool(CODED_BYTES_MAX)
         #: Of all parts since the start; the bytes are those of device states too.
         self._stats = EncodingStats()
         self._part_bytes = 0
@@ -128,9 +166,11 @@ class EpochEncoder:
             for part in parts:
                 self._drop_carried(part)
             if sum(map(_count_pages, parts)) <= INLINE_PAGES:
-                return [encode_part(part, self._bases, compress=compress) for part in parts]
+                return [
+                    encode_part(part, self._bases, self._encoder.buffers, compress=compress) for part in parts
+                ]
             loop = asyncio.get_running_loop()
-            encode = partial(encode_part, bases=self._bases, compress=compress)
+            encode = partial(encode_part, bases=self._bases, buffers=self._encoder.buffers, compress=compress)
             work = [loop.run_in_executor(None, encode, part) for part in parts]
             return list(await asyncio.gather(*work))
 
@@ -153,27 +193,38 @@ def _count_pages(part: Part) -> int:
     return -(-len(part.data) // PAGE_SIZE) if part.pfns is None else len(part.pfns)
 
 
-def encode_part(part: Part, bases: BaseCache | None, *, compress: bool = True) -> CodedPart:
-    """Only reads the bases: parts without common frames may be encoded at the same time."""
+def encode_part(
+    part: Part, bases: BaseCache | None, buffers: BufferPool, *, compress: bool = True
+) -> CodedPart:
+    """Copies the pages, if that is still to be done. Only reads the bases: parts without common frames may be encoded at
+    the same time."""
+    part.fill()
+    room = buffers.get()
     if part.pfns is None:
-        return _encode_blocks(part)
-    encoded = encode_pages(part.pfns, part.pages, bases, compress=compress, head=pack_table(part.pfns))
-    return _choose(part, PAGES, encoded.data, encoded.stats)
+        encoding, (data, _) = BLOCKS, _encode_blocks(part, room)
+        # Pages are the guest's; these are none and do not count as such.
+        stats = EncodingStats()
+    else:
+        encoding = PAGES
+        # The epoch's needs it in any case, and here other parts are digested at the same time.
+        part.take_digest()
+        data, stats = encode_pages(
+            part.pfns, part.pages, bases, compress=compress, head=pack_table(part.pfns), room=room
+        )
+    return _choose(part, encoding, buffers.lend(room, len(data)), stats)
 
 
-def _encode_blocks(part: Part) -> CodedPart:
+def _encode_blocks(part: Part, room: Buffer) -> EncodedPages:
     blocks = count_blocks(len(part.data))
     body = bytes(part.data).ljust(blocks * PAGE_SIZE, b"\0")
-    encoded = encode_pages(array("Q", range(blocks)), memoryview(body), None)
-    # Pages are the guest's; these are none and do not count as such.
-    return _choose(part, BLOCKS, encoded.data, EncodingStats())
+    return encode_pages(array("Q", range(blocks)), body, room=room)
 
 
 def _choose(part: Part, encoding: str, payload: memoryview, stats: EncodingStats) -> CodedPart:
     size = len(part.data)
     if len(payload) * 100 > size * (100 - GAIN_PERCENT_MIN):
         return CodedPart(part, part.data, stats=stats)
-    return CodedPart(part, payload, encoding, size, xxhash.xxh3_64_digest(part.data), stats)
+    return CodedPart(part, payload, encoding, size, part.take_digest(), stats)
 
 
 def measure_group(group: Sequence[CodedPart], encode_ns: int, send_ns: int) -> Group:

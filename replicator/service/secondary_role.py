@@ -37,7 +37,7 @@ from replicator.link.sealing import derive_keys
 from replicator.output.announce import AddressBook
 from replicator.service.agreement import find_differences, identity_in
 from replicator.service.chronicle import Watch
-from replicator.service.part_decoder import rebuild_part
+from replicator.service.part_decoder import PartDecoder
 from replicator.service.vm_desk import VmDesk, VmParts, word_of
 from replicator.store import ReplicaStore
 from replicator.units import Epoch
@@ -93,6 +93,7 @@ class SecondaryRole:
         self._payload = _NO_PAYLOAD
         #: Whose payload that is.
         self._message: wire.Message | None = None
+        self._decoder = PartDecoder()
         #: Whether the open epoch builds upon the replica's RAM.
         self._has_bases = False
         self._retry: asyncio.TimerHandle | None = None
@@ -312,7 +313,7 @@ class SecondaryRole:
         header = self._message
         if not isinstance(header, wire.EpochPart):
             raise InvariantError("a part is stored while it is handled, or never")
-        return rebuild_part(header, self._payload, self.parts.store.ram if self._has_bases else None)
+        return self._decoder.rebuild(header, self._payload, self.parts.store.ram if self._has_bases else None)
 
     async def _commit(self, effect: fx.CommitEpoch) -> ev.Event:
         try:

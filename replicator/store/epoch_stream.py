@@ -21,6 +21,7 @@ from replicator.errors import EpochError, NativeError, WireError
 from replicator.limits import LIBXL_RECORD_BYTES_MAX, RECORD_BYTES_MAX
 from replicator.memory.pages import GuestRam
 from replicator.wire import layout
+from replicator.wire.epoch_digest import EpochDigest, digest_page_data
 from replicator.wire.layout import LibxcType, LibxlType
 from replicator.wire.recording import parse_page_data_header
 
@@ -51,6 +52,8 @@ class EpochStream:
     def __init__(self, epoch: int, ram: GuestRam) -> None:
         self._epoch = epoch
         self._ram = ram
+        #: Of the records that were read.
+        self.digest = EpochDigest()
         self._layer = _Layer.START
         #: Blob of EMULATOR_CONTEXT without its sub-header, once it was seen.
         self.device_state: bytes | None = None
@@ -103,9 +106,12 @@ class EpochStream:
 
     def _read(self, view: memoryview) -> PageBatch | None:
         layer = self._layer
+        if layer is _Layer.LIBXC and layout.RECORD_HEADER.unpack_from(view)[0] == LibxcType.PAGE_DATA:
+            return self._read_pages(view)
+        self.digest.add(view)
         if layer is _Layer.LIBXC:
-            return self._read_libxc(view)
-        if layer is _Layer.PROLOGUE:
+            self._read_libxc(view)
+        elif layer is _Layer.PROLOGUE:
             record = layout.RECORD_HEADER.unpack_from(view, layout.LIBXL_HEADER.size)
             if record != (LibxlType.LIBXC_CONTEXT, 0):
                 raise self._error("the stream's first record is not LIBXC_CONTEXT")
@@ -117,13 +123,10 @@ class EpochStream:
             self._read_libxl(kind, view[_RECORD_BYTES : _RECORD_BYTES + length])
         return None
 
-    def _read_libxc(self, view: memoryview) -> PageBatch | None:
+    def _read_libxc(self, view: memoryview) -> None:
         kind, _ = layout.RECORD_HEADER.unpack_from(view)
         if kind == LibxcType.CHECKPOINT:
             self._layer = _Layer.LIBXL
-        elif kind == LibxcType.PAGE_DATA:
-            return self._read_pages(view)
-        return None
 
     def _read_pages(self, view: memoryview) -> PageBatch:
         try:
@@ -131,6 +134,7 @@ class EpochStream:
             self._ram.check_frames(pfns)
         except (WireError, NativeError) as error:
             raise self._error(str(error)) from error
+        self.digest.add_page_data(digest_page_data(view[:offset], view[offset:]))
         return PageBatch(pfns, view[offset:])
 
     def _read_libxl(self, kind: int, body: memoryview) -> None:

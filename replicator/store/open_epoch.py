@@ -12,12 +12,14 @@ to do but compare the digest, write the device state and copy pages.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from enum import Enum
 
 import xxhash
 
-from replicator.errors import EpochError, StoreError
+from replicator.errors import EpochError, NativeError, StoreError
+from replicator.memory.bitmap import DirtyBitmap
 from replicator.store.epoch_stream import EpochStream, PageBatch
 from replicator.store.journal import Entry, EpochMark, Phase
 from replicator.store.replica_files import ReplicaFiles
@@ -41,18 +43,17 @@ class OpenEpoch:
         self.mode = Mode.IN_PLACE if in_place else Mode.STAGED
         self.parts = 0
         self._bytes_in = 0
-        self._digest = xxhash.xxh3_128()
         self._stream = EpochStream(epoch, opened.ram)
         #: Bytes at the start of staging, and how many of them are records that were read.
         self._staged = self._read = 0
         #: STAGED: the pages, still in staging.
         self._kept: list[PageBatch] = []
-        #: IN_PLACE: the frames that arrived.
+        #: IN_PLACE: the frames that arrived, and those whose pages the RAM file does not hold.
         self._covered = opened.layout.new_bitmap() if in_place else None
+        self._absent = opened.ram.find_absent() if in_place else None
 
     def add_part(self, payload: memoryview) -> None:
         """EpochError for bytes that are no epoch, StoreError when there is no room."""
-        self._digest.update(payload)
         self.parts += 1
         self._bytes_in += len(payload)
         if self.mode is Mode.STAGED:
@@ -70,10 +71,10 @@ class OpenEpoch:
             raise self._error(
                 f"{self.parts} parts of {self._bytes_in} bytes arrived, {parts} of {size} were sent"
             )
-        if digest != self._digest.digest():
-            raise self._error("the digest does not match")
         if self._read != self._staged or not self._stream.complete:
             raise self._error("it ends inside a record or before CHECKPOINT_END")
+        if digest != self._stream.digest.digest():
+            raise self._error("the digest does not match")
         if self._stream.device_state is None:
             raise self._error("it has no device state")
         if self._covered is not None and (missing := self._files.layout.pages - self._covered.count()):
@@ -86,7 +87,7 @@ class OpenEpoch:
         mark = EpochMark(
             term=self.term,
             epoch=self.epoch,
-            digest=self._digest.digest(),
+            digest=self._stream.digest.digest(),
             session=self._session,
             state_bytes=len(state),
             state_check=xxhash.xxh3_64_intdigest(state),
@@ -151,11 +152,18 @@ class OpenEpoch:
 
     def _apply_early(self, batches: list[PageBatch]) -> None:
         for pfns, data in batches:
-            if self._covered is not None:
+            if self._covered is not None and self._absent is not None:
                 self._covered.set_pfns(pfns)
+                self._fill(pfns, data, self._absent)
             else:
                 self._files.undo.save(pfns, self._files.ram)
-            self._files.ram.scatter(pfns, data)
+                self._files.ram.scatter(pfns, data)
+
+    def _fill(self, pfns: array[int], data: memoryview, absent: DirtyBitmap) -> None:
+        try:
+            self._files.ram.fill(pfns, data, absent)
+        except NativeError as error:
+            raise StoreError(f"epoch {self.epoch}: {error}", hint="the replica stays unsynced") from error
 
     def _drop_read(self) -> None:
         """Move the incomplete record to the start of staging."""

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import xxhash
-
 from replicator.errors import EpochError, NativeError, StoreError
 from replicator.memory.pages import GuestLayout
 from replicator.store import files
@@ -107,10 +105,11 @@ def _redo(opened: ReplicaFiles) -> None:
     if staged > len(opened.staging):
         raise StoreError("staging is shorter than the journal says")
     view = memoryview(opened.staging)[:staged]
-    if xxhash.xxh3_128_digest(view) != pending.digest:
+    stream = EpochStream(pending.epoch, opened.ram)
+    batches, used = stream.take(view)
+    if used != staged or stream.digest.digest() != pending.digest:
         raise StoreError("staging does not hold the epoch that was being applied")
     opened.read_state(1 - opened.entry.state_slot, pending)
-    batches, _ = EpochStream(pending.epoch, opened.ram).take(view)
     for pfns, data in batches:
         opened.ram.scatter(pfns, data)
     flip(opened, pending)

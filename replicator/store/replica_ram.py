@@ -10,7 +10,7 @@ from replicator.memory.pages import Buffer, GuestRam
 
 
 class ReplicaRam(GuestRam):
-    """Marks pages between `begin_marking` and `end_marking`. Only what goes through `scatter` is seen: a guest that
+    """Marks pages between `begin_marking` and `end_marking`. Only what goes through `scatter` and `fill` is seen: a guest that
     runs on this RAM is not."""
 
     _marked: DirtyBitmap | None = None
@@ -34,6 +34,13 @@ class ReplicaRam(GuestRam):
         self._marked = None
 
     def scatter(self, pfns: array[int], data: Buffer) -> None:
+        self._mark(pfns)
+        super().scatter(pfns, data)
+
+    def fill(self, pfns: array[int], data: Buffer, absent: DirtyBitmap) -> None:
+        self._mark(pfns)
+        super().fill(pfns, data, absent)
+
+    def _mark(self, pfns: array[int]) -> None:
         if self._marked is not None:
             self._marked.set_pfns(pfns)
-        super().scatter(pfns, data)

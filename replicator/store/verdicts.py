@@ -15,7 +15,7 @@ class Committed(NamedTuple):
 
     term: Term
     epoch: Epoch
-    #: xxh3_128 over the joined payloads of the epoch.
+    #: Of the whole epoch: wire/epoch_digest.py.
     digest: bytes
 
 

@@ -50,7 +50,7 @@ from replicator.wire.fields import (
     text,
 )
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 
 NODE_CHARS_MAX: Final = 64
 TEXT_CHARS_MAX: Final = 1024
@@ -101,7 +101,7 @@ Code = Annotated[str, text(40, _SLUG)]
 OptionalCode = Annotated[str, text(40, rf"({_SLUG})?")]
 #: Random, drawn by the primary for each connection: what an older one left on the way is recognised and dropped.
 SessionId = Annotated[bytes, octets(16)]
-#: xxh3_128 of an epoch's payloads in order.
+#: Of an epoch: wire/epoch_digest.py.
 Digest = Annotated[bytes, octets(16)]
 #: One side's half of the secret that bulk messages are sealed with (link/sealing.py): drawn for one greeting alone.
 Share = Annotated[bytes, octets(SHARE_BYTES)]
@@ -213,9 +213,10 @@ class EpochPart:
     payload_bytes: PartBytes
     #: How the part travels: wire/coded_part.py.
     encoding: Annotated[str, one_of(PLAIN, BLOCKS, PAGES)] = PLAIN
-    #: Of one that is not plain: its length and what it hashes to (xxh3_64) once it is rebuilt.
+    #: Of one that is not plain: its length and what it hashes to once it is rebuilt, a record of pages as in
+    #: wire/epoch_digest.py, others as they are (xxh3_128).
     part_bytes: Annotated[int, integer(0, PART_BYTES_MAX)] = 0
-    check: Annotated[bytes, octets(8)] = bytes(8)
+    check: Annotated[bytes, octets(16)] = bytes(16)
 
     def problem(self) -> str:
         if (self.encoding == PLAIN) != (self.part_bytes == 0):

@@ -22,6 +22,7 @@ from replicator.memory import (
     Audit,
     DirtyBitmap,
     DirtyTracker,
+    Fingerprints,
     GuestLayout,
     GuestRam,
     ShadowTracker,
@@ -256,13 +257,13 @@ class Live:
         self.scan = functools.partial(audit.scan, live=True)
 
 
-def test_audit_proves_the_uffd_tracker_and_gives_the_shadow_back(
+def test_audit_proves_the_uffd_tracker_and_gives_the_fingerprints_back(
     ram: GuestRam, start_writer: StartWriter, track: Track
 ) -> None:
     writer = start_writer("threads")
-    audit = Audit(track(writer), ShadowTracker(ram), looks=11)
+    audit = Audit(track(writer), Fingerprints(ram), looks=11)
     audit.arm()
-    assert audit.name == "uffd+shadow"
+    assert audit.name == "uffd+audit"
     assert audit.scan(ram.layout.new_bitmap()) == ram.layout.pages
     check_random_writes(audit, writer, ram.layout, 3)
     assert audit.looks_left == 11
@@ -279,15 +280,45 @@ def test_audit_catches_writes_past_the_tracked_process(
     ram: GuestRam, start_writer: StartWriter, track: Track
 ) -> None:
     """A second process with the same file is what a tracker of the first cannot see."""
-    audit = Audit(track(start_writer()), ShadowTracker(ram), looks=5)
+    audit = Audit(track(start_writer()), Fingerprints(ram), looks=5)
     audit.arm()
-    for _ in range(2):
-        audit.scan(ram.layout.new_bitmap(), live=True)
+    audit.scan(ram.layout.new_bitmap(), live=True)
     start_writer().write_pages([17, 200])
     bitmap = ram.layout.new_bitmap()
     with pytest.raises(GuestError, match="missed 2 written pages: 0x11, 0x3f0"):
         audit.scan(bitmap, live=True)
     audit.close()
+
+
+def test_audit_goes_on_looking_at_pages_that_are_watched_anew(
+    ram: GuestRam, start_writer: StartWriter, track: Track
+) -> None:
+    writer = start_writer()
+    audit = Audit(track(writer), Fingerprints(ram), looks=5)
+    audit.arm()
+    for pages in ([], [17], [17], [200]):
+        writer.write_pages(pages)
+        bitmap = ram.layout.new_bitmap()
+        audit.scan(bitmap, live=True)
+    assert bitmap.pfns().tolist() == [1008]
+    start_writer().write_pages([17])
+    with pytest.raises(GuestError, match="missed 1 written pages: 0x11"):
+        audit.scan(ram.layout.new_bitmap(), live=True)
+    audit.close()
+
+
+def test_fingerprints_report_exactly_the_changes(ram: GuestRam, start_writer: StartWriter) -> None:
+    writer = start_writer()
+    prints = Fingerprints(ram)
+    filled = prints.look().count()
+    assert filled <= ram.layout.pages
+    assert prints.look().count() == 0
+    writer.write_pages([0, 17, 255])
+    some = ram.layout.new_bitmap()
+    some.set(17)
+    assert prints.look_at(some).pfns().tolist() == [17]
+    assert prints.look().pfns().tolist() == [0, 1063]
+    prints.close()
 
 
 class Forgetful:
@@ -316,7 +347,7 @@ class Forgetful:
 @pytest.mark.parametrize("pauses", [0, 3])
 def test_audit_catches_a_late_tracker(ram: GuestRam, start_writer: StartWriter, pauses: int) -> None:
     writer = start_writer()
-    audit = Audit(Forgetful(ShadowTracker(ram)), ShadowTracker(ram), looks=5)
+    audit = Audit(Forgetful(ShadowTracker(ram)), Fingerprints(ram), looks=5)
     audit.arm()
     bitmap = ram.layout.new_bitmap()
     for _ in range(3):

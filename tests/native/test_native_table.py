@@ -23,6 +23,7 @@ FOREIGN = re.compile(r"const (uint8_t|uint64_t|struct rp_segment|struct rp_mappi
 BESIDE_THE_MODULE = {"preload.c": ("tests/memory/test_trackers.py", "preloaded")}
 
 BITMAP, PAGES = "tests/memory/test_bitmap.py", "tests/memory/test_pages.py"
+SPARSE = "tests/memory/test_sparse.py"
 TRACKERS, BOUNDS = "tests/memory/test_trackers.py", "tests/memory/test_native_bounds.py"
 INJECTION, OWN_UFFD = "tests/memory/test_injection.py", "tests/native/test_own_uffd.py"
 ENTRIES, PLACES = "tests/wire/test_entries.py", "tests/native/test_entry_places.py"
@@ -73,6 +74,12 @@ PROOFS = {
     "rp_ram_scatter": Proof(PAGES, "scatter(", "ram"),
     "rp_ram_zero_mask": Proof(PAGES, "zero_mask(", "ram"),
     "rp_zero_mask": Proof(PAGES, "zero_mask(", "ram"),
+    "rp_ram_find_absent": Proof(SPARSE, "find_absent(", "ram"),
+    "rp_ram_gather_present": Proof(SPARSE, "gather_present(", "ram"),
+    "rp_ram_fill": Proof(SPARSE, "ram.fill(", "ram"),
+    "rp_prints_create": Proof(TRACKERS, "Fingerprints(", "ram"),
+    "rp_prints_destroy": Proof(TRACKERS, "Fingerprints(", "ram"),
+    "rp_prints_scan": Proof(TRACKERS, "Fingerprints(", "ram"),
     "rp_shadow_create": Proof(TRACKERS, "ShadowTracker(", "ram"),
     "rp_shadow_destroy": Proof(BOUNDS, "shadow.close(", "ram"),
     "rp_shadow_scan": Proof(TRACKERS, "ShadowTracker(", "ram"),

@@ -19,7 +19,7 @@ from replicator.limits import BATCH_PAGES_MAX
 from replicator.memory.bases import BaseCache
 from replicator.memory.pages import GuestLayout, GuestRam
 from replicator.service.epoch_writer import copy_part, part_bytes
-from replicator.service.part_decoder import rebuild_part
+from replicator.service.part_decoder import PartDecoder
 from replicator.service.part_encoder import CodedPart, EpochEncoder, Part, PartEncoder
 from replicator.service.part_rooms import PartRooms
 from replicator.units import PAGE_SIZE
@@ -48,12 +48,14 @@ class Pair:
         self, epoch: EpochEncoder, batches: Sequence[Sequence[int]], *, full: bool = False
     ) -> list[bytes]:
         """What the secondary rebuilds of one round of an epoch; it must be what was put in."""
-        parts = [copy_part(self.guest, array("Q", batch), ROOMS) for batch in batches]
+        parts = [copy_part(self.guest, array("Q", batch), ROOMS.take()) for batch in batches]
         rebuilt = []
         for index, coded in enumerate(asyncio.run(epoch.encode(parts))):
             epoch.note_sent(coded)
             ram = None if full else self.replica
-            rebuilt.append(bytes(rebuild_part(header_of(coded, index), memoryview(coded.payload), ram)))
+            rebuilt.append(
+                bytes(PartDecoder().rebuild(header_of(coded, index), memoryview(coded.payload), ram))
+            )
         assert rebuilt == [bytes(part.data) for part in parts]
         return rebuilt
 
@@ -117,17 +119,23 @@ def test_a_small_change_travels_in_few_bytes_and_a_page_that_is_there_already_in
         pair.write(3, random_page(1))
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
         pair.write(3, b"changed", 100)
-        changed = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        changed = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         assert changed.encoding == PAGES and len(changed.payload) < 60
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
-        equal = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        equal = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         assert len(equal.payload) < len(changed.payload)
 
 
 def test_what_does_not_shrink_travels_as_it_is() -> None:
     with make_pair() as pair:
         pair.write(3, random_page(1))
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         assert (coded.encoding, coded.part_bytes, bytes(coded.payload)) == (PLAIN, 0, bytes(coded.part.data))
 
 
@@ -136,7 +144,7 @@ def test_a_device_state_travels_in_blocks() -> None:
     state = memoryview(recording.checkpoint_epilogue(bytes(9000) + b"state" * 100))
     coded = encode_one(encoder.open(full=False), Part(state))
     assert coded.encoding == BLOCKS and len(coded.payload) < 1000
-    assert rebuild_part(header_of(coded), memoryview(coded.payload), None) == state
+    assert PartDecoder().rebuild(header_of(coded), memoryview(coded.payload), None) == state
 
 
 def test_a_page_carried_before_in_the_same_epoch_has_no_base() -> None:
@@ -153,7 +161,7 @@ def test_a_page_carried_before_in_the_same_epoch_has_no_base() -> None:
         assert (
             len(
                 encode_one(
-                    pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS)
+                    pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
                 ).payload
             )
             < 60
@@ -180,7 +188,7 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
         for pfn in FRAMES[:5]:
             pair.write(pfn, rng.randbytes(5), 700)
         coded = encode_one(
-            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", FRAMES[:8]), ROOMS)
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", FRAMES[:8]), ROOMS.take())
         )
         damaged = bytearray(coded.payload)
         for _ in range(rng.choice((1, 3))):
@@ -189,7 +197,7 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
             del damaged[rng.randrange(len(damaged)) :]
         header = replace(header_of(coded), payload_bytes=len(damaged))
         try:
-            rebuilt = rebuild_part(header, memoryview(damaged), pair.replica)
+            rebuilt = PartDecoder().rebuild(header, memoryview(damaged), pair.replica)
         except EpochError as error:
             assert "part 0 is refused" in str(error)
         else:
@@ -199,11 +207,13 @@ def test_damaged_parts_are_refused_or_mean_the_same(seed: int) -> None:
 
 def test_a_frame_that_the_guest_has_not_is_refused() -> None:
     with make_pair() as pair:
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         foreign = bytearray(coded.payload)
         foreign[4:8] = (40).to_bytes(4, "little")  # in the hole
         with pytest.raises(EpochError, match="0x28"):
-            rebuild_part(header_of(coded), memoryview(foreign), pair.replica)
+            PartDecoder().rebuild(header_of(coded), memoryview(foreign), pair.replica)
 
 
 def test_a_full_synchronisation_may_have_no_bases() -> None:
@@ -211,6 +221,8 @@ def test_a_full_synchronisation_may_have_no_bases() -> None:
         pair.write(3, random_page(1))
         pair.commit(pair.send(pair.encoder.open(full=False), [[3]]))
         pair.write(3, b"changed")
-        coded = encode_one(pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS))
+        coded = encode_one(
+            pair.encoder.open(full=False), copy_part(pair.guest, array("Q", [3]), ROOMS.take())
+        )
         with pytest.raises(EpochError, match="refused"):
-            rebuild_part(header_of(coded), memoryview(coded.payload), None)
+            PartDecoder().rebuild(header_of(coded), memoryview(coded.payload), None)

@@ -341,7 +341,8 @@ def deltas_upon_versions_that_were_lost(patch: pytest.MonkeyPatch) -> None:
 def deltas_upon_wrong_bases_are_applied(patch: pytest.MonkeyPatch) -> None:
     """What comes out is not looked at any more, neither the part nor the epoch."""
     patch.setattr(PartEncoder, "forget", lambda self: None)
-    patch.setattr(part_decoder, "xxhash", SimpleNamespace(xxh3_64_digest=lambda part: mock.ANY))
+    patch.setattr(part_decoder, "digest_page_data", lambda head, pages: mock.ANY)
+    patch.setattr(part_decoder, "xxhash", SimpleNamespace(xxh3_128_digest=lambda part: mock.ANY))
     patch.setattr(OpenEpoch, "verify", lambda self, parts, size, digest: None)
 
 
@@ -443,7 +444,8 @@ def pages_that_the_vm_has_written_are_not_owed(patch: pytest.MonkeyPatch) -> Non
 def bases_are_kept_for_pages_that_the_vm_has_written(patch: pytest.MonkeyPatch) -> None:
     """What comes out is not looked at any more, neither the part nor the epoch."""
     patch.setattr(PartEncoder, "forget_pages", lambda self, pfns: None)
-    patch.setattr(part_decoder, "xxhash", SimpleNamespace(xxh3_64_digest=lambda part: mock.ANY))
+    patch.setattr(part_decoder, "digest_page_data", lambda head, pages: mock.ANY)
+    patch.setattr(part_decoder, "xxhash", SimpleNamespace(xxh3_128_digest=lambda part: mock.ANY))
     patch.setattr(OpenEpoch, "verify", lambda self, parts, size, digest: None)
 
 

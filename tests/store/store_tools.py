@@ -34,6 +34,32 @@ def page_data(pages: Pages) -> bytes:
     return record(0x01, struct.pack("<II", len(pfns), 0) + pfns.tobytes() + b"".join(pages.values()))
 
 
+def digest_stream(stream: bytes) -> bytes:
+    """As wire/epoch_digest.py has it, page by page."""
+    digest = xxhash.xxh3_128()
+    while stream:
+        size = len(PROLOGUE)
+        if not stream.startswith(PROLOGUE):
+            kind, length = struct.unpack_from("<II", stream)
+            size = 8 + length + -length % 8
+            if kind == 0x01:
+                digest.update(digest_page_data(stream[:size]))
+                stream = stream[size:]
+                continue
+        digest.update(stream[:size])
+        stream = stream[size:]
+    return digest.digest()
+
+
+def digest_page_data(body: bytes) -> bytes:
+    (count,) = struct.unpack_from("<I", body, 8)
+    header = 16 + 8 * count
+    pages = [body[at : at + PAGE_SIZE] for at in range(header, len(body), PAGE_SIZE)]
+    kept = [page for page in pages if any(page)]
+    mask = bytes(not any(page) for page in pages)
+    return xxhash.xxh3_128_digest(body[:header] + mask + b"".join(kept))
+
+
 def tail(state: bytes) -> bytes:
     return record(0x0E) + record(3, struct.pack("<II", 2, 0) + state) + record(4)
 
@@ -58,7 +84,7 @@ class MadeEpoch:
 
     @property
     def digest(self) -> bytes:
-        return xxhash.xxh3_128_digest(self.stream)
+        return digest_stream(self.stream)
 
 
 def make_epoch(

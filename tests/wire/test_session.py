@@ -132,7 +132,7 @@ def test_changed_bytes_give_a_message_or_an_error(message: s.Message, data: st.D
 
 def test_other_versions_are_named_before_the_rest_is_read() -> None:
     future = {"kind": "hello", "protocol_version": 9, "something": "new"}
-    with pytest.raises(s.OtherVersion, match="version 9, this side 3") as caught:
+    with pytest.raises(s.OtherVersion, match="version 9, this side 4") as caught:
         s.decode(msgpack.packb(future))
     assert caught.value.peer_version == 9
     assert caught.value.hint
