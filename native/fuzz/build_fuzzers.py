@@ -15,7 +15,8 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parent
 #: What the drivers judge; injection needs a process to stop, and the preload library one to start.
 SOURCES = (
-    *("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "entries.c", "compress.c"),
+    *("bitmap.c", "layout.c", "ram.c", "sparse.c", "shadow.c", "prints.c", "uffd.c"),
+    *("entries.c", "compress.c"),
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
     "relay_book.c",
 )
