@@ -93,7 +93,10 @@ class ColoCore(RelayCore):
 
     def serve_channel(self) -> bool:
         """Take what has come in. False when nothing more has."""
-        return all(self._serve_next() for _ in range(TURN_MESSAGES_MAX))
+        for _ in range(TURN_MESSAGES_MAX):
+            if not self._serve_next():
+                return False
+        return True
 
     def pass_time(self) -> None:
         now_ns = self._clock()
@@ -211,6 +214,8 @@ class ColoCore(RelayCore):
                 self._compared.hear(ShiftsKnown(upto), self._clock())
 
     def _carry_wants(self) -> None:
+        if not self._compared.has_wants:
+            return
         for want in self._compared.take_wants():
             if isinstance(want, ShiftTold):
                 told = want.told

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args
 
 import msgpack
 
 from replicator.errors import LocalWireError, RemoteWireError
+from replicator.frozen import frozen
 from replicator.limits import FRAME_BYTES_MAX, FRAMES_BATCH_BYTES_MAX, FRAMES_MESSAGE_BYTES_MAX
 from replicator.wire.fields import (
     Unfit,
@@ -95,17 +95,17 @@ def _batch_problem(frames: Sequence[tuple[int, bytes]]) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenFrames:
     """Primary -> secondary: the first message of a channel."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FramesOpen:
     """Secondary -> primary: the answer to it, and the first message of this direction."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputBatch:
     """Frames for both guests, in the numbers of the primary's guest, before they are given."""
 
@@ -117,7 +117,7 @@ class InputBatch:
         return _batch_problem(self.frames)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ShiftTold:
     """Of a connection that both guests opened in `epoch`."""
 
@@ -129,7 +129,7 @@ class ShiftTold:
     ts: Word
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LastingShifts:
     """Of the connections that a take-over before has left, between the world and the primary's guest: rows of key, seq
     and ts. They take the place of all that were told, if this `begins`, and are added to them otherwise."""
@@ -140,7 +140,7 @@ class LastingShifts:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputBatch:
     """What the secondary's guest said in its execution after the checkpoint before `epoch`."""
 
@@ -153,14 +153,14 @@ class OutputBatch:
         return _batch_problem(self.frames)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputsLogged:
     """All inputs up to this one are with the secondary."""
 
     upto: Count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ShiftsKnown:
     upto: Count
 
@@ -183,7 +183,7 @@ _TO_PRIMARY: Final = (FramesOpen, OutputBatch, InputsLogged, ShiftsKnown)
 _check_session = octets(16)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Envelope:
     session: bytes
     number: int

@@ -26,6 +26,10 @@ class Kind(Enum):
     UPKEEP = "upkeep"
     OTHER = "other"
 
+    def __init__(self, word: str) -> None:
+        #: Tells the keys of different kinds apart.
+        self.prefix = word[:2].encode()
+
 
 FIN: Final = 0x01
 SYN: Final = 0x02
