@@ -21,6 +21,7 @@ HEADERS = (
     *("bitmap.h", "layout.h", "ram.h", "shadow.h", "uffd.h", "inject.h", "entries.h", "compress.h"),
     *("simd.h", "bases.h", "encode.h", "decode.h"),
     *("relay_frame.h", "relay_hold.h", "relay_inputs.h", "relay_book.h", "relay.h"),
+    *("tcp_segment.h", "tcp_shift.h", "shift_table.h"),
 )
 SOURCES = (
     *("bitmap.c", "layout.c", "ram.c", "shadow.c", "uffd.c", "inject.c", "inject_arch.c"),
@@ -28,6 +29,7 @@ SOURCES = (
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
     *("relay_ring.c", "relay_hold.c", "relay_inputs.c", "relay_book.c", "relay_mirror.c", "relay_port.c"),
     *("relay.c", "relay_commands.c", "relay_thread.c", "relay_traffic.c"),
+    *("tcp_segment.c", "tcp_shift.c", "shift_entries.c", "shift_table.c"),
 )
 #: What the sources need beside libc.
 LIBRARIES = ("lz4",)

@@ -93,10 +93,7 @@ class ColoCore(RelayCore):
 
     def serve_channel(self) -> bool:
         """Take what has come in. False when nothing more has."""
-        for _ in range(TURN_MESSAGES_MAX):
-            if not self._serve_next():
-                return False
-        return True
+        return all(self._serve_next() for _ in range(TURN_MESSAGES_MAX))
 
     def pass_time(self) -> None:
         now_ns = self._clock()

@@ -301,7 +301,9 @@ class TcpFlow:
             return False
         if held.flags & RST and not self._secondary.has_reset:
             return False
-        self.awaits_confirmation = not (self._is_shift_known(held, confirmed) and self._is_safe(held, confirmed))
+        self.awaits_confirmation = not (
+            self._is_shift_known(held, confirmed) and self._is_safe(held, confirmed)
+        )
         return not self.awaits_confirmation
 
     def _is_shift_known(self, held: _Held, confirmed: Confirmed) -> bool:
