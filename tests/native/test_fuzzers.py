@@ -44,8 +44,8 @@ DEFECTS = {
     "page_search": Defect("entries.c", "index < count && memcmp", "index <= count && memcmp"),
     "ram": Defect("layout.c", "first_pfn < segment->pages)", "first_pfn <= segment->pages)"),
     "relay_book": Defect("relay_book.c", "size < at + bytes", "size + 1 < at + bytes"),
-    "shift_table": Defect("tcp_segment.c", "total > room)", "total > room + 1)"),
     "scanner": Defect("uffd.c", "scan.walk_end <= scan.start", "scan.walk_end < scan.start"),
+    "shift_table": Defect("shift_entries.c", "!is_closed(entry) && !is_shifted(entry)", "!is_closed(entry)"),
     "unpack": Defect("compress.c", "filled > PAGE_BYTES", "filled > PAGE_BYTES + 4"),
 }
 
