@@ -182,7 +182,8 @@ FrameMessage = (
 _CLASSES: Final[tuple[type[Any], ...]] = get_args(FrameMessage)
 _KIND_OF: Final = {cls: re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower() for cls in _CLASSES}
 _CLASS_OF: Final = {kind: cls for cls, kind in _KIND_OF.items()}
-_TO_PRIMARY: Final = (FramesOpen, OutputBatch, InputsLogged, ShiftsKnown)
+_TO_PRIMARY: Final = frozenset((FramesOpen, OutputBatch, InputsLogged, ShiftsKnown))
+_OPENING: Final = frozenset((OpenFrames, FramesOpen))
 _check_session = octets(16)
 #: Kind, session and number; the fields follow.
 _HEAD_FIELDS: Final = 3
@@ -206,7 +207,7 @@ def kind_of(message: FrameMessage) -> str:
 
 def is_for_primary(message: FrameMessage) -> bool:
     """Its only direction."""
-    return isinstance(message, _TO_PRIMARY)
+    return type(message) in _TO_PRIMARY
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -287,15 +288,17 @@ class FrameNumbers:
         if envelope.session != self._session:
             self.stale += 1
             return None
-        kind = kind_of(envelope.message)
-        if is_for_primary(envelope.message) is not self._is_primary:
-            raise RemoteWireError("came from the wrong direction", record=kind)
+        message = envelope.message
+        if is_for_primary(message) is not self._is_primary:
+            raise RemoteWireError("came from the wrong direction", record=kind_of(message))
         if envelope.number != self._taken + 1:
-            raise RemoteWireError(f"message {envelope.number} came after {self._taken}", record=kind)
-        if isinstance(envelope.message, OpenFrames | FramesOpen) is not (envelope.number == 1):
-            raise RemoteWireError("a channel is opened once, and first", record=kind)
+            raise RemoteWireError(
+                f"message {envelope.number} came after {self._taken}", record=kind_of(message)
+            )
+        if (type(message) in _OPENING) is not (envelope.number == 1):
+            raise RemoteWireError("a channel is opened once, and first", record=kind_of(message))
         self._taken += 1
-        return envelope.message
+        return message
 
 
 def _build(cls: type[Any], fields: Sequence[Any]) -> Any:
