@@ -218,7 +218,8 @@ def encode(envelope: Envelope) -> bytes:
     fields = [getattr(message, name) for name in _NAMES[cls]]
     try:
         head = (kind, _check_session(envelope.session), _POSITIVE(envelope.number))
-        _build(cls, fields)
+        _check_all(cls, fields)
+        _check_together(cls, message)
     except Unfit as unfit:
         raise LocalWireError(str(unfit), record=kind) from unfit
     data: bytes = msgpack.packb((*head, *fields), use_bin_type=True)
@@ -239,7 +240,10 @@ def decode(data: bytes | memoryview) -> Envelope:
     try:
         _check_session(session)
         _POSITIVE(number)
-        message = _build(cls, found[_HEAD_FIELDS:])
+        fields = found[_HEAD_FIELDS:]
+        _check_all(cls, fields)
+        message = cls(*fields)
+        _check_together(cls, message)
     except Unfit as unfit:
         raise RemoteWireError(str(unfit), record=name) from unfit
     return Envelope(session, number, message)
@@ -301,19 +305,22 @@ class FrameNumbers:
         return message
 
 
-def _build(cls: type[Any], fields: Sequence[Any]) -> Any:
-    """The message with these fields, each checked. Unfit names the one that is not in order."""
+def _check_all(cls: type[Any], fields: Sequence[object]) -> None:
+    """Each field of a message of this class. Unfit names the first that is not in order."""
     checks = _CHECKS[cls]
     if len(fields) != len(checks):
         raise Unfit(f"{len(fields)} fields instead of {len(checks)}")
     try:
-        message = cls(*[check(one) for check, one in zip(checks, fields, strict=True)])
+        for check, one in zip(checks, fields, strict=True):
+            check(one)
     except Unfit:
         raise _explain(cls, fields) from None
+
+
+def _check_together(cls: type[Any], message: Any) -> None:
     find_problem = _PROBLEM[cls]
     if find_problem is not None and (problem := find_problem(message)):
         raise Unfit(problem)
-    return message
 
 
 def _explain(cls: type[Any], fields: Sequence[object]) -> Unfit:
