@@ -17,6 +17,7 @@ import contextlib
 import secrets
 import select
 import socket
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -33,6 +34,8 @@ from replicator.wire.frames import FrameMessage, FrameNumbers, FramesOpen, OpenF
 #: Connections that have not said who they are; one more takes the place of the oldest.
 STRANGERS_MAX: Final = 16
 _NOT_OPEN: Final = "the channel is not open"
+
+_Found = tuple[socket.AddressFamily, tuple[str, int]]
 
 
 class _Channel(ABC):
@@ -205,10 +208,9 @@ class FrameDialler(_Channel):
     def __init__(
         self, config: LinkConfig, session: bytes, *, host: str, port: int, public_key: str = ""
     ) -> None:
-        """`public_key` is the listener's; "" without keys. ConfigError when only one side has keys, TransportError
-        when `host` names no address."""
+        """`public_key` is the listener's; "" without keys. ConfigError when only one side has keys."""
         check_keys(config, host, public_key)
-        self._family, self._address = _find_address(host, port)
+        self._whereabouts = _Whereabouts(host, port)
         super().__init__(config, session, is_primary=True)
         #: The same for each attempt.
         self._opening = self._numbers.wrap(OpenFrames())
@@ -232,10 +234,11 @@ class FrameDialler(_Channel):
             return None
 
     def _dial(self) -> RecordSocket:
-        connection = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        family, address = self._whereabouts.get()
+        connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             with contextlib.suppress(BlockingIOError):
-                connection.connect(self._address)
+                connection.connect(address)
             line = self._make_line(connection)
         except BaseException:
             connection.close()
@@ -259,6 +262,31 @@ class FrameDialler(_Channel):
         raise error
 
 
+class _Whereabouts:
+    """The address of `host`. A name is looked up in a thread of its own, for that may take as long as it likes."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._thread: threading.Thread | None = None
+        self._found: _Found | None = None
+        with contextlib.suppress(TransportError):
+            self._found = _find_address(host, port, socket.AI_NUMERICHOST)
+
+    def get(self) -> _Found:
+        """TransportError while it is not known; it is looked up meanwhile."""
+        if self._found is None:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._look_up, name="frames-address", daemon=True)
+                self._thread.start()
+            raise TransportError(f"the address of {self._host} is not known yet")
+        return self._found
+
+    def _look_up(self) -> None:
+        with contextlib.suppress(TransportError):
+            self._found = _find_address(self._host, self._port)
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, address = _find_address(host, port)
@@ -272,9 +300,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _find_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+def _find_address(host: str, port: int, flags: int = 0) -> _Found:
+    # As zeromq for the other channels: a name is one of IPv4.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        *_, address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)[0]
     except OSError as error:
         raise TransportError(f"{host} is no address for frames: {error.strerror}") from error
     return family, address  # type: ignore[return-value]

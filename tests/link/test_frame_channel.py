@@ -204,6 +204,20 @@ def test_a_listener_that_comes_later_is_found(bench: Bench) -> None:
     open_both((dialler, bench.listen(port)))
 
 
+def test_a_name_is_looked_up(bench: Bench) -> None:
+    listener = bench.listen()
+    dialler = FrameDialler(config("a"), SESSION, host="localhost", port=listener.port)
+    open_both((dialler, listener))
+    dialler.close()
+
+
+def test_a_name_that_nobody_has_opens_nothing() -> None:
+    anywhere = LinkConfig("a", "127.0.0.1", allow_plaintext=True)
+    dialler = FrameDialler(anywhere, SESSION, host="nobody.invalid", port=1)
+    assert dialler.receive() is None and not dialler.is_open
+    dialler.close()
+
+
 def test_a_dialler_of_another_session_opens_nothing(bench: Bench) -> None:
     listener = bench.listen()
     old = bench.dial(listener.port, session=bytes(16))
