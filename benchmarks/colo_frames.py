@@ -160,7 +160,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--keys", action="store_true", help="CURVE on the channel")
+    parser.add_argument("--keys", action="store_true", help="sealed messages on the channel")
     options = parser.parse_args()
     enter_namespace()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

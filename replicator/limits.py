@@ -32,6 +32,8 @@ FRAME_BYTES_MAX = 65_536
 #: Frames in one message between the relays of a COLO pair (a larger frame goes alone), and the whole message.
 FRAMES_BATCH_BYTES_MAX = 64 << 10
 FRAMES_MESSAGE_BYTES_MAX = 96 << 10
+#: What a relay keeps for the other one beyond what the kernel takes; one that is further behind is given up.
+FRAMES_UNSENT_BYTES_MAX = 16 << 20
 #: Comparison of outputs: connections, bytes not compared yet of one side of one connection (a scaled TCP window) and
 #: of everything, pieces out of order, datagrams that wait, bytes a comparer is asked about at once.
 COMPARE_CONNECTIONS_MAX = 4096

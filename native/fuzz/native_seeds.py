@@ -214,6 +214,38 @@ def _relay_books() -> Iterator[tuple[str, bytes]]:
     yield "cut", frames((ipv4, bytes(15)), (arp, plain), (255, b"12"), (ipv6, bytes(6) + b"\x3a"))
 
 
+def _shift_tables() -> Iterator[tuple[str, bytes]]:
+    times, sack = bytes.fromhex("0101080a0000006400000063"), bytes.fromhex("0101050a0000000500000009")
+    signed = bytes.fromhex("131200") + bytes(17)
+    commit, forget = b"\6", b"\7"
+
+    def tcp(flags: int, options: bytes = b"", data: bytes = b"x") -> bytes:
+        words = (5 + len(options) // 4) << 4
+        return struct.pack("!HHIIBBHHH", 80, 999, 7, 9, words, flags, 0, 1, 0) + options + data
+
+    def ipv4(body: bytes) -> bytes:
+        return b"\x08\x00" + struct.pack("!BBHHHBBH8x", 0x45, 0, 20 + len(body), 0, 0, 64, 6, 0) + body
+
+    def ipv6(body: bytes, following: int = 6) -> bytes:
+        return b"\x86\xdd" + struct.pack("!IHBB32x", 6 << 28, len(body), following, 64) + body
+
+    def said(which: int, rest: bytes) -> bytes:
+        return bytes((which, len(rest))) + rest
+
+    def shift(which: int, key: int, seq: int, ts: int) -> bytes:
+        return struct.pack("<BBII", which, key, seq, ts)
+
+    plain = tcp(0x10, times)
+    tags = b"\x81\0\0\5", b"\x88\xa8\0\5\x81\0\0\6"
+    yield "exchange", b"\x03" + said(0, ipv4(tcp(2, times))) + said(1, ipv4(plain)) + said(0, ipv4(plain))
+    yield "sacks", b"\x03" + said(1, ipv4(tcp(0x10, sack + times))) + said(1, ipv4(tcp(0x11, signed)))
+    yield "ipv6", b"\x02" + said(0, ipv6(plain)) + said(1, ipv6(b"\6" + bytes(7) + plain, 0))
+    yield "tagged", b"\x02" + said(0, tags[0] + ipv4(plain)) + said(1, tags[1] + ipv6(plain))
+    told = shift(4, 1, 5, 6) + shift(5, 2, 7, 8) + shift(4, 3, 1, 1)
+    yield "shifts", b"\x02" + told + commit + shift(4, 3, 1, 1) + forget
+    yield "closed", b"\x01" + said(0, ipv4(tcp(0x14))) + shift(4, 1, 5, 6) + said(1, ipv4(plain))
+
+
 _MAKERS: Final = {
     "bases": _bases,
     "bitmap": _bitmaps,
@@ -225,6 +257,7 @@ _MAKERS: Final = {
     "ram": _rams,
     "relay_book": _relay_books,
     "scanner": _scanners,
+    "shift_table": _shift_tables,
     "unpack": _packed_pages,
 }
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from replicator.frozen import frozen
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -42,7 +44,7 @@ class Connection:
         return ends + "".join(f" vlan {vlan}" for vlan in self.vlans)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ages:
     """For how long each side's bytes have waited without any getting on; nanoseconds."""
 
@@ -54,7 +56,7 @@ class Ages:
         return min(self.primary_ns, self.secondary_ns)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Same:
     """The next `size` bytes, at least one and at most what the shorter side has; of a datagram all of them."""
 
@@ -63,12 +65,12 @@ class Same:
     ignored_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Differs:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wait:
     pass
 
@@ -98,6 +100,9 @@ class Comparer:
 
     #: What the comparer lets differ, in words.
     ignores: ClassVar[tuple[str, ...]] = ()
+    #: Equal bytes of a stream are always `Same`, and the comparer keeps nothing of them: it is then asked only from the
+    #: first difference on. Never true of one that follows what is said, and not inherited.
+    passes_equal: ClassVar[bool] = False
 
     def skip(self, connection: Connection, primary: bytes) -> None:
         """Nothing is kept that this could change."""

@@ -20,6 +20,7 @@ from replicator.compare.api import (
     Wait,
 )
 from replicator.errors import require
+from replicator.frozen import frozen
 from replicator.units import NS_PER_MS
 
 #: One question. A frame that waits meanwhile is late by as much.
@@ -45,7 +46,7 @@ class ComparerStatus:
     last_fault: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judgement:
     verdict: Verdict
     #: The verdict stands for a fault of the comparer.
@@ -62,6 +63,7 @@ class Guard:
         clock: Callable[[], int],
         *,
         ignores: tuple[str, ...] = (),
+        passes_equal: bool = False,
         budget_ns: int = BUDGET_NS,
     ) -> None:
         require(budget_ns > 0, "a comparer needs some time")
@@ -69,6 +71,8 @@ class Guard:
         self._factory = factory
         self._clock = clock
         self._ignores = ignores
+        #: Equal bytes of both sides are the same to it and change nothing in it: it need not be asked about them.
+        self.passes_equal = passes_equal
         self._budget_ns = budget_ns
         self._calls = 0
         self._ignored_bytes = 0
@@ -116,6 +120,10 @@ class Guard:
         if isinstance(verdict, Same):
             self._ignored_bytes += verdict.ignored_bytes
         return Judgement(verdict)
+
+    def note_equal(self) -> None:
+        """Equal bytes of a stream were passed without asking, where that is as good as to ask."""
+        self._calls += 1
 
     def skip(self, comparer: OutputComparer, connection: Connection, primary: bytes) -> bool:
         """Pass bytes that were not compared. False when the comparer did not take it: it has lost its place."""

@@ -39,10 +39,19 @@ class LoadedComparer:
     make: ComparerFactory
     #: What it lets differ, in words.
     ignores: tuple[str, ...] = field(default=())
+    #: It need not be asked about equal bytes of a stream.
+    passes_equal: bool = False
 
     def guarded(self, clock: Callable[[], int], *, budget_ns: int = BUDGET_NS) -> Guard:
         """What the engine asks."""
-        return Guard(self.name, self.make, clock, ignores=self.ignores, budget_ns=budget_ns)
+        return Guard(
+            self.name,
+            self.make,
+            clock,
+            ignores=self.ignores,
+            passes_equal=self.passes_equal,
+            budget_ns=budget_ns,
+        )
 
 
 def load_comparer(name: str = DEFAULT_COMPARER, options: Mapping[str, Any] | None = None) -> LoadedComparer:
@@ -56,7 +65,9 @@ def load_comparer(name: str = DEFAULT_COMPARER, options: Mapping[str, Any] | Non
                 f"comparer {name!r} has no method {method}",
                 hint="derive it from replicator.compare.Comparer; docs/comparers.md shows one",
             )
-    return LoadedComparer(name, make, _ignores_of(name, one))
+    # Said by the class itself: one that is derived from it may follow what is said.
+    passes_equal = type(one).__dict__.get("passes_equal") is True
+    return LoadedComparer(name, make, _ignores_of(name, one), passes_equal)
 
 
 def _try_to_make(name: str, make: Callable[[], Any]) -> Any:

@@ -18,6 +18,8 @@ class TcpStreamComparer(Comparer):
     """`tcp-stream`: what a stream contains, wherever its segments begin and end. All bytes before a difference leave;
     a datagram is a whole."""
 
+    passes_equal = True
+
     def compare(self, connection: Connection, primary: bytes, secondary: bytes, ages: Ages) -> Verdict:
         if connection.protocol == "tcp":
             return compare_stream(primary, secondary)
@@ -26,6 +28,8 @@ class TcpStreamComparer(Comparer):
 
 class ExactComparer(Comparer):
     """`exact`: as far as both have spoken, all must be equal; otherwise none of it leaves before the checkpoint."""
+
+    passes_equal = True
 
     def compare(self, connection: Connection, primary: bytes, secondary: bytes, ages: Ages) -> Verdict:
         if connection.protocol != "tcp":

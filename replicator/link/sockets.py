@@ -27,7 +27,6 @@ from replicator import urgency
 from replicator.errors import ConfigError, TransportError
 from replicator.limits import (
     FRAME_BYTES_MAX,
-    FRAMES_MESSAGE_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     PART_BYTES_MAX,
 )
@@ -42,8 +41,6 @@ Context = zmq.Context[Socket]
 BULK_HWM: Final = 4
 CONTROL_HWM: Final = 64
 HEARTBEAT_HWM: Final = 8
-#: Messages between two relays; a relay that is so far behind is given up.
-FRAMES_HWM: Final = 512
 HANDSHAKE_MS: Final = 2_000
 RECONNECT_MS: Final = 50
 STALLED_MS: Final = 15_000
@@ -98,38 +95,9 @@ def listen(context: Context, config: LinkConfig, channel: Channel, port: int) ->
     return socket
 
 
-def listen_for_frames(context: Context, config: LinkConfig, port: int) -> Socket:
-    """A bound ROUTER for one channel between two relays, with CURVE if there are keys. TransportError when the port is
-    not to be had."""
-    socket = context.socket(zmq.ROUTER)
-    _set_bounds(socket, FRAMES_HWM, FRAMES_MESSAGE_BYTES_MAX, config.bind_host)
-    socket.set(zmq.BACKLOG, BACKLOG)
-    socket.set(zmq.ROUTER_MANDATORY, 1)
-    if config.keys is not None:
-        socket.set(zmq.CURVE_SERVER, 1)
-        _set_own_keys(socket, config.keys)
-        socket.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
-    _bind(socket, config, "frames", port)
-    return socket
-
-
-def dial_for_frames(context: Context, config: LinkConfig, host: str, port: int, public_key: str) -> Socket:
-    """A DEALER that connects to a `listen_for_frames`, whose CURVE key is `public_key` ("" without keys)."""
-    _check_keys(config, host, public_key)
-    socket = context.socket(zmq.DEALER)
-    _set_bounds(socket, FRAMES_HWM, FRAMES_MESSAGE_BYTES_MAX, host)
-    socket.set(zmq.IMMEDIATE, 1)
-    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-    if config.keys is not None:
-        socket.set(zmq.CURVE_SERVERKEY, public_key.encode())
-        _set_own_keys(socket, config.keys)
-    socket.connect(_endpoint(host, port))
-    return socket
-
-
 def dial(context: Context, config: LinkConfig, channel: Channel, peer: PeerAddress) -> Socket:
     """A socket for the channel that will connect once `socket.connect(endpoint_of(...))` is called."""
-    _check_keys(config, peer.host, peer.public_key)
+    check_keys(config, peer.host, peer.public_key)
     socket = context.socket(zmq.PUSH if channel is Channel.BULK else zmq.DEALER)
     _set_bounds(socket, _HWM[channel], _FRAME_BYTES_MAX[channel], peer.host)
     # Nothing is queued until the handshake is through, and nothing outlives the connection.
@@ -172,7 +140,8 @@ def _bind(socket: Socket, config: LinkConfig, what: str, port: int) -> None:
         ) from error
 
 
-def _check_keys(config: LinkConfig, host: str, public_key: str) -> None:
+def check_keys(config: LinkConfig, host: str, public_key: str) -> None:
+    """Raise ConfigError unless both sides have keys, or neither, and plaintext may travel to `host`."""
     config.check_secrecy(host)
     if (config.keys is None) != (public_key == ""):
         raise ConfigError(

@@ -5,14 +5,14 @@ of the relay does."""
 
 from __future__ import annotations
 
-from replicator.engine.compare.shift_table import ShiftTable
 from replicator.output.core import NicPort
+from replicator.output.native_shifts import Shifts
 
 
 class BorderPort:
     """The same NIC to the guest as `port`."""
 
-    def __init__(self, port: NicPort, nic: int, table: ShiftTable) -> None:
+    def __init__(self, port: NicPort, nic: int, table: Shifts) -> None:
         self._port = port
         self._nic = nic
         self._table = table

@@ -96,6 +96,8 @@ class ColoCore(RelayCore):
         return all(self._serve_next() for _ in range(TURN_MESSAGES_MAX))
 
     def pass_time(self) -> None:
+        if self.look_in_ns is None:
+            return
         now_ns = self._clock()
         if self._compared.is_waiting and now_ns >= self._tick_at_ns:
             self._tick_at_ns = now_ns + TICK_NS
@@ -202,7 +204,8 @@ class ColoCore(RelayCore):
                 self._notices.append(self._colo.on_channel_open)
             case wire.OutputBatch(epoch, upto, frames):
                 now_ns = self._clock()
-                self._compared.hear(InputsLogged(upto), now_ns)
+                if upto:
+                    self._compared.hear(InputsLogged(upto), now_ns)
                 for nic, data in frames:
                     self._compared.hear(SecondarySaid(Epoch(epoch), nic, data), now_ns)
             case wire.InputsLogged(upto):
@@ -211,6 +214,8 @@ class ColoCore(RelayCore):
                 self._compared.hear(ShiftsKnown(upto), self._clock())
 
     def _carry_wants(self) -> None:
+        if not self._compared.has_wants:
+            return
         for want in self._compared.take_wants():
             if isinstance(want, ShiftTold):
                 told = want.told

@@ -35,6 +35,8 @@ class ColoThread(RelayThread):
         self._colo = core
         core.before_close = self._forget_channel
         self._channel_fds: tuple[int, ...] = ()
+        #: A descriptor of the channel is ready.
+        self._channel_is_due = False
         #: How long the thread may wait at most, as far as the channel and the comparison are concerned.
         self._look_in_s = _FOREVER_S
 
@@ -46,7 +48,7 @@ class ColoThread(RelayThread):
             self._channel_fds = channel.filenos()
             for fd in self._channel_fds:
                 self._epoll.register(fd, select.EPOLLIN)
-            # What came in before is announced by no descriptor.
+            # It may have news that no descriptor tells of.
             self._wake()
 
     def detach(self) -> None:
@@ -73,24 +75,35 @@ class ColoThread(RelayThread):
         with self._lock:
             return self._colo.compare_status()
 
+    def _serve(self, fd: int) -> None:
+        if fd in self._channel_fds:
+            self._channel_is_due = True
+        else:
+            super()._serve(fd)
+
     def _serve_more(self) -> None:
-        self._colo.serve_channel()
+        if self._channel_is_due or self._has_news():
+            self._channel_is_due = False
+            self._colo.serve_channel()
         self._colo.pass_time()
 
     def _finish_turn(self) -> None:
-        channel = self._colo.channel
-        if channel is not None and channel.has_news():
+        if self._has_news():
             self._look_in_s = 0.0
         else:
             look_in_ns = self._colo.look_in_ns
             self._look_in_s = _FOREVER_S if look_in_ns is None else look_in_ns / NS_PER_S
 
+    def _has_news(self) -> bool:
+        channel = self._colo.channel
+        return channel is not None and channel.has_news()
+
     def _patience_s(self) -> float:
         return min(super()._patience_s(), self._look_in_s)
 
     def _wake_if_needed(self) -> None:
-        # A call may have used the channel, whose descriptor then says nothing of what came in meanwhile.
-        if self._colo.channel is not None:
+        # A call may have begun a wait that ends before the thread looks again.
+        if self._colo.look_in_ns is not None:
             self._wake()
         else:
             super()._wake_if_needed()

@@ -107,6 +107,8 @@ class RelayThread:
         self._sides: dict[int, tuple[int, bool]] = {}
         #: NICs whose socket is polled for room at the guest's side.
         self._room_wanted: set[int] = set()
+        #: Frames of all ports in one turn, and some that are let go by it.
+        self._turn_frames_max = TURN_FRAMES_MAX * (len(self._ports) + 1)
         self._look_at_s = 0.0
         self._stopping = False
         self._closed = False
@@ -248,7 +250,7 @@ class RelayThread:
             for fd, _ in ready:
                 self._serve(fd)
             self._serve_more()
-            self._core.write_network(TURN_FRAMES_MAX * (len(self._ports) + 1))
+            self._core.write_network(self._turn_frames_max)
             self._look_for_guests()
             self._poll_for_room()
             self._finish_turn()

@@ -18,7 +18,6 @@ from typing import Final
 from replicator.engine.compare.compared_output import ComparedOutput
 from replicator.engine.compare.recent import RecentFrames
 from replicator.engine.compare.shift import Shift
-from replicator.engine.compare.shift_table import ShiftTable
 from replicator.engine.output import Frame, InputLog, OutputMode
 from replicator.errors import RemoteWireError, TransportError, require
 from replicator.limits import FRAME_BYTES_MAX, INPUT_LOG_BYTES_MAX
@@ -29,6 +28,7 @@ from replicator.output.colo_core import ColoCore
 from replicator.output.core import TURN_FRAMES_MAX, NicPort, boottime_ns
 from replicator.output.frame_channel import FrameChannel
 from replicator.output.inputs import CostTable, Numbered
+from replicator.output.native_shifts import NativeShiftTable
 from replicator.units import NS_PER_MS, Epoch
 from replicator.wire import frames as wire
 
@@ -59,7 +59,7 @@ class SecondaryCore(ColoCore):
         log_bytes_max: int = INPUT_LOG_BYTES_MAX,
         clock: Callable[[], int] = boottime_ns,
     ) -> None:
-        self._table = ShiftTable()
+        self._table = NativeShiftTable()
         self._border = tuple(BorderPort(port, nic, self._table) for nic, port in enumerate(ports))
         super().__init__(self._border, costs, _Mute(), callbacks, colo, output, clock=clock)
         self._standing_by = True

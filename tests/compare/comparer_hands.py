@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replicator.compare import Ages, Comparer, Connection, OutputComparer, Same, Verdict
+from replicator.compare.plain import TcpStreamComparer
 
 TCP = Connection("tcp", "10.0.0.1", 80, "10.0.0.2", 40000)
 UDP = Connection("udp", "10.0.0.1", 53, "10.0.0.2", 40000)
@@ -39,6 +40,17 @@ class Plain(Comparer):
 
     def compare(self, connection: Connection, primary: bytes, secondary: bytes, ages: Ages) -> Verdict:
         return Same(self.size)
+
+
+class Counting(TcpStreamComparer):
+    """Follows what is said, with the help of one that does not."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def compare(self, connection: Connection, primary: bytes, secondary: bytes, ages: Ages) -> Verdict:
+        self.seen += len(primary)
+        return super().compare(connection, primary, secondary, ages)
 
 
 class Answers:

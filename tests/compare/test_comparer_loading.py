@@ -27,6 +27,18 @@ def test_built_in_comparers_load(name: str) -> None:
     assert bool(loaded.ignores) == (name in ("http", "ignore-ranges"))
 
 
+def test_only_who_says_so_itself_is_not_asked_about_equal_bytes() -> None:
+    quiet = {
+        name
+        for name in BUILT_IN
+        if load_comparer(name, RULES if name == "ignore-ranges" else None).passes_equal
+    }
+    assert quiet == {"tcp-stream", "exact"}
+    derived = load_comparer("comparer_hands:Counting")
+    assert not derived.passes_equal and not derived.guarded(lambda: 0).passes_equal
+    assert load_comparer().guarded(lambda: 0).passes_equal
+
+
 def test_a_class_loads_by_its_module_with_options() -> None:
     loaded = load_comparer("comparer_hands:Plain", {"size": 7})
     assert loaded.make().compare(TCP, b"", b"", YOUNG) == Same(7)

@@ -235,9 +235,9 @@ def mutate_message(data: bytes, size_max: int, seed: int) -> bytes:
         found = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, msgpack.UnpackException, msgpack.StackError, TypeError):
         found = None
-    if not isinstance(found, dict) or not found or rng.random() < 0.3:
+    if not isinstance(found, dict | list) or not found or rng.random() < 0.3:
         return _mutate(data, size_max)
-    key = rng.choice(list(found))
+    key = rng.choice(list(found) if isinstance(found, dict) else range(len(found)))
     if rng.random() < 0.2:
         del found[key]
     else:

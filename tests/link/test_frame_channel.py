@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-import zmq
 from link_tools import acquainted, keypair
 
 from replicator.errors import ConfigError, ReplicatorError, TransportError, WireError
-from replicator.limits import FRAME_BYTES_MAX
+from replicator.limits import FRAME_BYTES_MAX, FRAMES_UNSENT_BYTES_MAX
 from replicator.link.base import LinkConfig
-from replicator.link.frame_channel import FrameDialler, FrameListener
+from replicator.link.frame_channel import STRANGERS_MAX, FrameDialler, FrameListener
 from replicator.link.keys import Keys
-from replicator.link.sockets import FRAMES_HWM
+from replicator.link.record_seal import SALT_BYTES, RecordSeal
 from replicator.output.frame_channel import FrameChannel
 from replicator.output.frame_channel_memory import make_memory_pair
 from replicator.wire import frames as wire
@@ -38,12 +38,9 @@ class Bench:
     def __init__(self, stack: ExitStack, keys: tuple[Keys | None, Keys | None] = NO_KEYS) -> None:
         self._stack = stack
         self.keys = keys
-        self.refused: list[tuple[str, str]] = []
 
     def listen(self, port: int = 0) -> FrameListener:
-        listener = FrameListener(
-            config("b", self.keys[1]), SESSION, port=port, on_refused=lambda *who: self.refused.append(who)
-        )
+        listener = FrameListener(config("b", self.keys[1]), SESSION, port=port)
         self._stack.callback(listener.close)
         return listener
 
@@ -70,14 +67,14 @@ def bench() -> Iterator[Bench]:
         yield Bench(stack)
 
 
-@pytest.fixture(params=["memory", "tcp", "curve"])
+@pytest.fixture(params=["memory", "tcp", "sealed"])
 def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
     """An open channel of each kind: what a test says holds for all."""
     with ExitStack() as stack:
         if request.param == "memory":
             pair: Ends = make_memory_pair(SESSION)
         else:
-            pair = Bench(stack, acquainted() if request.param == "curve" else NO_KEYS).pair()
+            pair = Bench(stack, acquainted() if request.param == "sealed" else NO_KEYS).pair()
         open_both(pair)
         yield pair
 
@@ -162,7 +159,7 @@ def test_who_does_not_read_is_given_up_within_bounds(ends: Ends) -> None:
     sent = 0
     with pytest.raises(TransportError):
         # What the kernel holds for a connection comes on top.
-        for sent in range(1, 20 * FRAMES_HWM):
+        for sent in range(1, 2 * FRAMES_UNSENT_BYTES_MAX // 60_000):
             ends[0].send(batch(sent, 60_000))
         while ends[1].receive() is not None:
             pass
@@ -207,10 +204,24 @@ def test_a_listener_that_comes_later_is_found(bench: Bench) -> None:
     open_both((dialler, bench.listen(port)))
 
 
+def test_a_name_is_looked_up(bench: Bench) -> None:
+    listener = bench.listen()
+    dialler = FrameDialler(config("a"), SESSION, host="localhost", port=listener.port)
+    open_both((dialler, listener))
+    dialler.close()
+
+
+def test_a_name_that_nobody_has_opens_nothing() -> None:
+    anywhere = LinkConfig("a", "127.0.0.1", allow_plaintext=True)
+    dialler = FrameDialler(anywhere, SESSION, host="nobody.invalid", port=1)
+    assert dialler.receive() is None and not dialler.is_open
+    dialler.close()
+
+
 def test_a_dialler_of_another_session_opens_nothing(bench: Bench) -> None:
     listener = bench.listen()
     old = bench.dial(listener.port, session=bytes(16))
-    wait((old, listener), lambda: (old.receive(), listener.receive()) == (None, None) and listener.stale == 1)
+    wait((old, listener), lambda: (old.receive(), listener.receive()) == (None, None) and listener.stale > 0)
     assert not old.is_open
     open_both((bench.dial(listener.port), listener))
 
@@ -218,45 +229,115 @@ def test_a_dialler_of_another_session_opens_nothing(bench: Bench) -> None:
 def test_the_first_peer_is_the_only_one(bench: Bench) -> None:
     listener = bench.listen()
     peer = bench.dial(listener.port)
-    open_both((peer, listener))
     second = bench.dial(listener.port)
-    wait(
-        (second, listener),
-        lambda: (second.receive(), listener.receive()) == (None, None) and listener.refused == 1,
-    )
+    open_both((peer, listener))
+    end = time.monotonic() + 0.2
+    wait((second, peer), lambda: second.receive() is not None or time.monotonic() > end)
     peer.send(batch(1))
     assert receive((peer, listener), 1, 1) == [batch(1)]
     assert not second.is_open
 
 
-def test_strangers_bytes_are_dropped_before_the_peer_comes_and_after(bench: Bench) -> None:
+def test_strangers_are_dropped_until_the_peer_comes(bench: Bench) -> None:
     listener = bench.listen()
-    context = zmq.Context()
-    stranger = context.socket(zmq.DEALER)
-    stranger.connect(f"tcp://127.0.0.1:{listener.port}")
-    try:
-        stranger.send(b"\xc1")
-        wait((listener, listener), lambda: listener.receive() is None and listener.refused == 1)
-        peer = bench.dial(listener.port)
-        open_both((peer, listener))
-        stranger.send_multipart([b"a", b"b"])
-        wait((listener, listener), lambda: listener.receive() is None and listener.refused == 2)
-        peer.send(batch(1))
-        assert receive((peer, listener), 1, 1) == [batch(1)]
-    finally:
-        context.destroy(linger=0)
+    said = (b"\0\0\0\1\xc1", b"\xff\xff\xff\xff", b"\0\0\0\0", b"")
+    for count, data in enumerate(said, 1):
+        with socket.create_connection(("127.0.0.1", listener.port)) as stranger:
+            stranger.sendall(data)
+            stranger.shutdown(socket.SHUT_WR)
+            wait(
+                (listener, listener),
+                lambda count=count: listener.receive() is None and listener.refused == count,
+            )
+    open_both((bench.dial(listener.port), listener))
 
 
-def test_a_key_that_is_not_allowed_stays_outside() -> None:
+def test_strangers_who_say_nothing_make_room_for_the_peer(bench: Bench) -> None:
+    listener = bench.listen()
+    with ExitStack() as stack:
+        for _ in range(STRANGERS_MAX + 3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
+            assert listener.receive() is None
+        open_both((bench.dial(listener.port), listener))
+    assert listener.refused == STRANGERS_MAX + 3
+
+
+def test_a_message_in_many_pieces_is_one(bench: Bench) -> None:
+    listener = bench.listen()
+    numbers = wire.FrameNumbers(SESSION, is_primary=True)
+    messages = [numbers.wrap(one) for one in (wire.OpenFrames(), batch(1), batch(2, FRAME_BYTES_MAX))]
+    heard: list[wire.FrameMessage] = []
+    with socket.create_connection(("127.0.0.1", listener.port)) as peer:
+        for data in messages:
+            record = len(data).to_bytes(4, "big") + data
+            for at in range(0, len(record), max(len(record) // 7, 1)):
+                peer.sendall(record[at : at + max(len(record) // 7, 1)])
+                heard.extend(filter(None, [listener.receive()]))
+
+        def look() -> bool:
+            heard.extend(filter(None, [listener.receive()]))
+            return len(heard) == len(messages)
+
+        wait((listener, listener), look)
+    assert heard == [wire.OpenFrames(), batch(1), batch(2, FRAME_BYTES_MAX)]
+
+
+def test_what_finds_no_room_at_once_comes_all_the_same(ends: Ends) -> None:
+    """More than the kernel takes, of a reader that begins late."""
+    count = 150
+    for seq in range(1, count + 1):
+        ends[0].send(batch(seq, 60_000))
+        if ends[0].filenos() == ():
+            assert receive(ends, 1, 1) == [batch(seq, 60_000)]
+    found: list[wire.FrameMessage] = []
+
+    def look() -> bool:
+        assert ends[0].receive() is None
+        while (message := ends[1].receive()) is not None:
+            found.append(message)
+        return len(found) == count or ends[0].filenos() == ()
+
+    wait(ends, look)
+    assert found == ([] if ends[0].filenos() == () else [batch(seq, 60_000) for seq in range(1, count + 1)])
+
+
+def test_what_was_changed_on_its_way_ends_a_sealed_channel() -> None:
+    """Of a peer that knows the secret, and a byte of whose message falls over."""
+    with ExitStack() as stack:
+        listener = Bench(stack, acquainted()).listen()
+        peer = stack.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
+        seal = RecordSeal(SESSION, bytes(SALT_BYTES), is_dialler=True)
+        numbers = wire.FrameNumbers(SESSION, is_primary=True)
+
+        def say(record: bytes) -> None:
+            peer.sendall(len(record).to_bytes(4, "big") + record)
+
+        def hear() -> bytes:
+            size = int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "big")
+            return peer.recv(size, socket.MSG_WAITALL)
+
+        assert listener.receive() is None
+        say(seal.salt)
+        seal.agree(hear())
+        say(seal.seal(numbers.wrap(wire.OpenFrames())))
+        assert receive((listener, listener), 0, 1) == [wire.OpenFrames()]
+        assert wire.decode(seal.open(hear())).message == wire.FramesOpen()
+        changed = bytearray(seal.seal(numbers.wrap(batch(1))))
+        changed[20] ^= 1
+        say(bytes(changed))
+        assert "changed" in str(fails((listener, listener), 0))
+
+
+def test_who_does_not_know_the_secret_opens_nothing() -> None:
     with ExitStack() as stack:
         bench = Bench(stack, acquainted())
         listener = bench.listen()
-        stranger = bench.dial(listener.port, keys=keypair())
+        stranger = bench.dial(listener.port, session=bytes(16))
         wait(
             (stranger, listener),
-            lambda: (stranger.receive(), listener.receive()) == (None, None) and bool(bench.refused),
+            lambda: (stranger.receive(), listener.receive()) == (None, None) and listener.refused > 0,
         )
-        assert not stranger.is_open
+        assert not stranger.is_open and listener.stale == 0
         open_both((bench.dial(listener.port), listener))
 
 

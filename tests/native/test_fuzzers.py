@@ -45,6 +45,7 @@ DEFECTS = {
     "ram": Defect("layout.c", "first_pfn < segment->pages)", "first_pfn <= segment->pages)"),
     "relay_book": Defect("relay_book.c", "size < at + bytes", "size + 1 < at + bytes"),
     "scanner": Defect("uffd.c", "scan.walk_end <= scan.start", "scan.walk_end < scan.start"),
+    "shift_table": Defect("shift_entries.c", "!is_closed(entry) && !is_shifted(entry)", "!is_closed(entry)"),
     "unpack": Defect("compress.c", "filled > PAGE_BYTES", "filled > PAGE_BYTES + 4"),
 }
 

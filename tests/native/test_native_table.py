@@ -32,6 +32,7 @@ MODELS, RELAY = "tests/output/test_native_models.py", "tests/output/test_relay_l
 NATIVE_RELAY = "tests/output/test_native_relay_live.py"
 SIMD, BASES = "tests/memory/test_simd.py", "tests/memory/test_bases.py"
 ENCODINGS = "tests/memory/test_encodings.py"
+SHIFTS = "tests/output/test_native_shifts.py"
 
 
 class Proof(NamedTuple):
@@ -166,6 +167,22 @@ PROOFS = {
     "rp_bases_drop": Proof(BASES, "cache.drop(", "bases"),
     "rp_bases_drop_all": Proof(BASES, "drop_all(", "bases"),
     "rp_bases_count": Proof(BASES, "counts(", "bases"),
+    "rp_tcp_read": Proof(SHIFTS, "rp_tcp_read(", "shift_table"),
+    "rp_tcp_read_options": Proof(SHIFTS, "rp_tcp_read_options(", "shift_table"),
+    "rp_shift_input": Proof(SHIFTS, "rp_shift_input", "shift_table"),
+    "rp_shift_output": Proof(SHIFTS, "rp_shift_output", "shift_table"),
+    "rp_shift_table_create": Proof(SHIFTS, "NativeShiftTable(", "shift_table"),
+    "rp_shift_table_destroy": Proof(SHIFTS, "NativeShiftTable(", "shift_table"),
+    "rp_shift_table_count": Proof(SHIFTS, "len(native)", "shift_table"),
+    "rp_shift_table_to_guest": Proof(SHIFTS, ".to_guest", "shift_table"),
+    "rp_shift_table_from_guest": Proof(SHIFTS, ".from_guest", "shift_table"),
+    "rp_shift_table_learn": Proof(SHIFTS, ".learn(", "shift_table"),
+    "rp_shift_table_adopt": Proof(SHIFTS, ".adopt(", "shift_table"),
+    "rp_shift_table_recent": Proof(SHIFTS, ".recent_of(", "shift_table"),
+    "rp_shift_table_next_lasting": Proof(SHIFTS, ".export(", "shift_table"),
+    "rp_shift_table_commit": Proof(SHIFTS, '"commit"', "shift_table"),
+    "rp_shift_table_take_over": Proof(SHIFTS, ".take_over(", "shift_table"),
+    "rp_shift_table_forget_lasting": Proof(SHIFTS, '"forget_lasting"', "shift_table"),
     "rp_encode_bound": Proof(ENCODINGS, "encode_bound(", "decode_pages"),
     "rp_encode_pages": Proof(ENCODINGS, "encode_pages(", "decode_pages"),
     "rp_decode_pages": Proof(ENCODINGS, "decode_pages(", "decode_pages"),

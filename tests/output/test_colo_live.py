@@ -1,4 +1,4 @@
-"""Both relays of a COLO pair with real unix sockets, a TAP and a channel over TCP."""
+"""Both relays of a COLO pair with real unix sockets, a TAP and a channel over TCP, with and without keys."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from replicator.engine.output import OutputMode
 from replicator.errors import GuestError, InvariantError
 from replicator.link.base import LinkConfig
 from replicator.link.frame_channel import FrameDialler, FrameListener
+from replicator.link.keys import Keys
 from replicator.output.colo_base import ColoCallbacks
 from replicator.output.colo_relay import ColoRelay
 from replicator.output.core import boottime_ns
@@ -63,7 +64,8 @@ class Heard:
 class LivePair:
     """`guest` and `other` are the two guests' ends of their NICs."""
 
-    def __init__(self, folder: Path, tap: Tap) -> None:
+    def __init__(self, folder: Path, tap: Tap, keys: tuple[Keys | None, Keys | None]) -> None:
+        self.keys = keys
         for side in "ps":
             (folder / side).mkdir()
         self.paths = [Paths(folder / side / "guest.sock", folder / side / "relay.sock") for side in "ps"]
@@ -86,8 +88,14 @@ class LivePair:
     def connect(self) -> None:
         self.sessions += 1
         session = self.sessions.to_bytes(16, "big")
-        listener = FrameListener(LinkConfig("b", "127.0.0.1"), session)
-        dialler = FrameDialler(LinkConfig("a", "127.0.0.1"), session, host="127.0.0.1", port=listener.port)
+        configs = [
+            LinkConfig(name, "127.0.0.1", keys=keys) for name, keys in zip("ab", self.keys, strict=True)
+        ]
+        public_key = self.keys[1].public if self.keys[1] else ""
+        listener = FrameListener(configs[1], session)
+        dialler = FrameDialler(
+            configs[0], session, host="127.0.0.1", port=listener.port, public_key=public_key
+        )
         self.secondary.attach(listener)
         self.primary.attach(dialler)
         self.heard.wait_for("opened", self.sessions)
@@ -111,10 +119,11 @@ class LivePair:
         self.other.socket.close()
 
 
-@pytest.fixture
-def pair(tmp_path: Path, tap: Tap) -> Iterator[LivePair]:
+@pytest.fixture(params=["plain", "sealed"])
+def pair(tmp_path: Path, tap: Tap, request: pytest.FixtureRequest) -> Iterator[LivePair]:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    one = LivePair(tmp_path, tap)
+    sealed = Keys("a", "sa"), Keys("b", "sb")
+    one = LivePair(tmp_path, tap, sealed if request.param == "sealed" else (None, None))
     yield one
     one.close()
 

@@ -81,9 +81,9 @@ VALUES = st.recursive(
 def test_a_field_that_is_changed_gives_another_envelope_or_an_error(
     message: f.FrameMessage, data: st.DataObject
 ) -> None:
-    found: dict[str, Any] = msgpack.unpackb(f.encode(f.Envelope(SESSION, 1, message)))
-    name = data.draw(st.sampled_from([*found, "foreign"]))
-    found[name] = data.draw(VALUES)
+    found: list[Any] = msgpack.unpackb(f.encode(f.Envelope(SESSION, 1, message)))
+    at = data.draw(st.integers(0, len(found)))
+    found[at : at + data.draw(st.integers(0, 1))] = data.draw(st.lists(VALUES, max_size=2))
     with contextlib.suppress(RemoteWireError):
         f.decode(msgpack.packb(found))
 
@@ -110,17 +110,33 @@ def test_a_field_that_is_changed_gives_another_envelope_or_an_error(
 def test_what_is_out_of_bounds_is_refused_on_both_sides(message: f.FrameMessage) -> None:
     with pytest.raises(LocalWireError):
         f.encode(f.Envelope(SESSION, 1, message))
-    values = {one.name: getattr(message, one.name) for one in fields(message)}
-    head = {"kind": f.kind_of(message), "session": SESSION, "number": 1}
+    values = [getattr(message, one.name) for one in fields(message)]
     with pytest.raises(RemoteWireError):
-        f.decode(msgpack.packb(head | values))
+        f.decode(msgpack.packb([f.kind_of(message), SESSION, 1, *values]))
 
 
-@pytest.mark.parametrize("change", [{"session": bytes(15)}, {"number": 0}, {"kind": "hello"}, {"kind": 7}])
-def test_a_broken_envelope_is_refused(change: dict[str, Any]) -> None:
-    found = msgpack.unpackb(f.encode(f.Envelope(SESSION, 1, f.InputsLogged(5))))
+@pytest.mark.parametrize(
+    "found",
+    [
+        ["inputs-logged", bytes(15), 1, 5],
+        ["inputs-logged", SESSION, 0, 5],
+        ["hello", SESSION, 1, 5],
+        [7, SESSION, 1, 5],
+        ["inputs-logged", SESSION, 1],
+        ["inputs-logged", SESSION, 1, 5, 6],
+        ["inputs-logged", SESSION],
+        [],
+        {"kind": "inputs-logged", "session": SESSION, "number": 1, "upto": 5},
+    ],
+)
+def test_a_broken_envelope_is_refused(found: object) -> None:
     with pytest.raises(RemoteWireError):
-        f.decode(msgpack.packb(found | change))
+        f.decode(msgpack.packb(found))
+
+
+def test_a_field_that_is_not_in_order_is_named() -> None:
+    with pytest.raises(RemoteWireError, match="field upto: "):
+        f.decode(msgpack.packb(["inputs-logged", SESSION, 1, "5"]))
 
 
 def test_a_message_that_is_too_large_is_not_even_read() -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from replicator.compare.guard import Guard
@@ -41,6 +41,7 @@ from replicator.engine.compare.machine import CompareMachine, CompareSettings
 from replicator.engine.compare.packet import Kind
 from replicator.engine.output import FRAME_OVERHEAD_BYTES, Frame, OutputCounters, OutputMode, Verdict
 from replicator.errors import require
+from replicator.frozen import frozen
 from replicator.limits import HOLD_BYTES_MAX
 from replicator.units import Epoch
 
@@ -50,7 +51,7 @@ _BARRIERS_MAX: Final = 1024
 _EARLY_SHARE: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ShiftTold:
     """`TellShift` with the epoch that it is for, and a number that no other comparison has used."""
 
@@ -330,6 +331,10 @@ class ComparedOutput:
                     return
                 event = ShiftsKnown(max(event.upto - self._shifts_before, 0))
         self._play(event)
+
+    @property
+    def has_wants(self) -> bool:
+        return bool(self._wants)
 
     def take_wants(self) -> list[CompareWant]:
         """What others have to do, in order."""

@@ -29,6 +29,8 @@ class _Said(NamedTuple):
 class DatagramFlow:
     """`connection` is None for what no comparer is asked about."""
 
+    awaits_confirmation = False
+
     def __init__(self, kind: Kind, connection: Connection | None, now_ns: int) -> None:
         self.kind = kind
         self._connection = connection and replace(connection, from_start=False)
@@ -59,6 +61,10 @@ class DatagramFlow:
     @property
     def kept_bytes(self) -> int:
         return self._kept_bytes
+
+    @property
+    def is_undecided(self) -> bool:
+        return bool(self._primary and self._secondary)
 
     def say_primary(
         self, frame_id: int, packet: Packet, frame: bytes, newest_input: int, now_ns: int

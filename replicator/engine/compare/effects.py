@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from replicator.engine.compare.shift import Shift
+from replicator.frozen import frozen
 from replicator.units import Epoch
 
 
@@ -21,21 +21,21 @@ class Reason(Enum):
     COMPARER = "comparer"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Release:
     """These frames of the primary leave, in this order."""
 
     frame_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drop:
     """These frames of the primary find no room and are lost, as on any network."""
 
     frame_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AskCheckpoint:
     """Once an epoch. Nothing is released before it is committed."""
 
@@ -46,7 +46,7 @@ class AskCheckpoint:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TellShift:
     """The secondary's side must know this of a new connection before its first frame may leave. Numbers grow by one;
     `ShiftsKnown` confirms. Until the next commit, frames towards the secondary's guest are shifted by it."""

@@ -6,12 +6,11 @@ old one changes nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from replicator.frozen import frozen
 from replicator.units import Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PrimarySaid:
     """A frame of the primary's guest, which is held under this number (never used twice)."""
 
@@ -21,7 +20,7 @@ class PrimarySaid:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SecondarySaid:
     """A frame of the secondary's guest. It never leaves."""
 
@@ -30,7 +29,7 @@ class SecondarySaid:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputArrived:
     """A frame for both guests, before either has it; numbered from 1 without gaps."""
 
@@ -39,21 +38,21 @@ class InputArrived:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputsLogged:
     """The secondary's relay keeps all inputs up to this one: its guest has them now or after a take-over."""
 
     upto_seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ShiftsKnown:
     """The secondary's side has learnt all shifts up to this number."""
 
     upto: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Committed:
     """The checkpoint that closes `epoch` is committed and loaded: the guests are equal, and contain the inputs up to
     `input_seq`."""
@@ -62,7 +61,7 @@ class Committed:
     input_seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimePassed:
     """Due every `TICK_NS` while anything waits."""
 

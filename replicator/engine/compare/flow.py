@@ -55,6 +55,16 @@ class Flow(Protocol):
     @property
     def kept_bytes(self) -> int: ...
 
+    @property
+    def awaits_confirmation(self) -> bool:
+        """As of the last `release`: the next frame leaves when an input or a shift is confirmed, for all else is known."""
+        ...
+
+    @property
+    def is_undecided(self) -> bool:
+        """`compare` may say something else when only time has passed."""
+        ...
+
     def say_primary(
         self, frame_id: int, packet: Packet, frame: bytes, newest_input: int, now_ns: int
     ) -> Finding | None: ...

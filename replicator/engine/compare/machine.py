@@ -70,8 +70,9 @@ class CompareMachine:
         self._epoch = epoch
         self._has_asked = False
         self._flows = FlowTable(connections_max=settings.connections_max)
-        #: Flows in which something waits; a dict for its order.
+        #: Flows in which something waits, and those of them that a confirmation would let go on; dicts for their order.
         self._waiting: dict[int, Flow] = {}
+        self._unconfirmed: dict[int, Flow] = {}
         self._patience = Patience(min_ns=settings.patience_min_ns, max_ns=settings.patience_max_ns)
         self._confirmed = Confirmed()
         self._newest_input = 0
@@ -113,10 +114,10 @@ class CompareMachine:
                 self._input_arrived(event)
             case InputsLogged():
                 self._confirmed.inputs_upto = max(self._confirmed.inputs_upto, event.upto_seq)
-                self._release_waiting(now_ns, out)
+                self._release_confirmed(now_ns, out)
             case ShiftsKnown():
                 self._confirmed.shifts_upto = max(self._confirmed.shifts_upto, event.upto)
-                self._release_waiting(now_ns, out)
+                self._release_confirmed(now_ns, out)
             case Committed():
                 self._committed(event, now_ns, out)
             case TimePassed():
@@ -164,8 +165,7 @@ class CompareMachine:
             return
         before = flow.kept_bytes
         finding = flow.say_primary(event.frame_id, packet, event.frame, self._newest_input, now_ns)
-        self._kept_bytes += flow.kept_bytes - before
-        self._go_on(flow, finding, now_ns, out)
+        self._go_on(flow, finding, before, now_ns, out)
 
     def _secondary_said(self, event: SecondarySaid, now_ns: int, out: list[CompareEffect]) -> None:
         if event.epoch > self._epoch:
@@ -181,8 +181,7 @@ class CompareMachine:
             return
         before = flow.kept_bytes
         finding = flow.say_secondary(packet, event.frame, now_ns)
-        self._kept_bytes += flow.kept_bytes - before
-        self._go_on(flow, finding, now_ns, out)
+        self._go_on(flow, finding, before, now_ns, out)
 
     def _input_arrived(self, event: InputArrived) -> None:
         self._newest_input = max(self._newest_input, event.seq)
@@ -190,11 +189,15 @@ class CompareMachine:
         if packet.kind is Kind.TCP and (flow := self._flows.find(packet)):
             flow.note_input(packet, event.seq)
 
-    def _go_on(self, flow: Flow, finding: Finding | None, now_ns: int, out: list[CompareEffect]) -> None:
-        """After a flow has heard something."""
+    def _go_on(
+        self, flow: Flow, finding: Finding | None, kept_before: int, now_ns: int, out: list[CompareEffect]
+    ) -> None:
+        """After a flow that kept `kept_before` bytes has heard something."""
         if not self._has_asked:
             finding = self._compare(flow, now_ns, out) or finding
             self._release(flow, now_ns, out)
+        self._kept_bytes += flow.kept_bytes - kept_before
+        if not self._has_asked:
             if finding is None and self._cost() > self._settings.bytes_max:
                 finding = Finding(Reason.BUFFER, f"more than {self._settings.bytes_max} bytes wait")
             if finding is not None:
@@ -202,9 +205,7 @@ class CompareMachine:
         self._note_waiting(flow)
 
     def _compare(self, flow: Flow, now_ns: int, out: list[CompareEffect]) -> Finding | None:
-        before = flow.kept_bytes
         finding = flow.compare(self._guard, now_ns)
-        self._kept_bytes += flow.kept_bytes - before
         if isinstance(flow, TcpFlow) and flow.must_tell_shift:
             self._shifts_told += 1
             flow.told_shift(self._shifts_told)
@@ -214,6 +215,10 @@ class CompareMachine:
     def _release(self, flow: Flow, now_ns: int, out: list[CompareEffect]) -> None:
         """What the flow lets go."""
         frame_ids = flow.release(self._confirmed, now_ns)
+        if flow.awaits_confirmation:
+            self._unconfirmed[id(flow)] = flow
+        elif self._unconfirmed:
+            self._unconfirmed.pop(id(flow), None)
         if not frame_ids:
             return
         for frame_id in frame_ids:
@@ -221,10 +226,11 @@ class CompareMachine:
         self._counters[flow.kind].matched += len(frame_ids)
         out.append(Release(tuple(frame_ids)))
 
-    def _release_waiting(self, now_ns: int, out: list[CompareEffect]) -> None:
+    def _release_confirmed(self, now_ns: int, out: list[CompareEffect]) -> None:
+        """Something was confirmed."""
         if self._has_asked:
             return
-        for flow in tuple(self._waiting.values()):
+        for flow in tuple(self._unconfirmed.values()):
             self._release(flow, now_ns, out)
             self._note_waiting(flow)
 
@@ -234,7 +240,8 @@ class CompareMachine:
         for flow in tuple(self._waiting.values()):
             if self._has_asked:
                 return
-            self._go_on(flow, None, now_ns, out)
+            if flow.is_undecided:
+                self._go_on(flow, None, flow.kept_bytes, now_ns, out)
             if not self._has_asked and flow.is_waiting and now_ns - flow.since_ns > bound_ns:
                 detail = f"one side was alone for {(now_ns - flow.since_ns) // NS_PER_MS} ms"
                 self._ask(Finding(Reason.TIMEOUT, detail), flow.name, flow.kind, out)
@@ -251,6 +258,7 @@ class CompareMachine:
         for flow in self._flows:
             flow.commit(self._guard)
         self._waiting.clear()
+        self._unconfirmed.clear()
         self._kept_bytes = 0
         self._epoch = Epoch(event.epoch + 1)
         self._has_asked = False

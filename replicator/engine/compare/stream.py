@@ -35,6 +35,8 @@ class Stream:
         #: Ascending, apart from one another and from what is pending: place -> bytes.
         self._islands: list[tuple[int, bytes]] = []
         self._island_bytes = 0
+        #: Pending and in islands.
+        self.kept_bytes = 0
         #: Behind the last byte said; FIN is a byte more.
         self.end = 0
         #: Place of FIN.
@@ -47,10 +49,6 @@ class Stream:
     @property
     def has_islands(self) -> bool:
         return bool(self._islands)
-
-    @property
-    def kept_bytes(self) -> int:
-        return len(self.pending) + self._island_bytes
 
     @property
     def next_seq(self) -> int:
@@ -69,7 +67,10 @@ class Stream:
             return self._refuse(Taken.CONTRADICTS)
         if fin:
             self.fin = fin_place
-        taken = self._take_data(place, data, now_ns) if data else Taken.OK
+        if not data:
+            return Taken.OK
+        taken = self._take_data(place, data, now_ns)
+        self.kept_bytes = len(self.pending) + self._island_bytes
         return Taken.OK if taken is Taken.OK else self._refuse(taken)
 
     def note(self, seq: int, size: int) -> None:
@@ -80,6 +81,7 @@ class Stream:
     def advance(self, size: int, now_ns: int) -> None:
         """The next `size` bytes are the same on both sides."""
         del self.pending[:size]
+        self.kept_bytes = len(self.pending) + self._island_bytes
         self.position += size
         self._seq = (self._seq + size) & MASK
         self.since_ns = now_ns

@@ -55,7 +55,7 @@ class FlowTable:
 
 
 def _key_of(packet: Packet) -> bytes:
-    return packet.kind.value[:2].encode() + packet.key
+    return packet.kind.prefix + packet.key
 
 
 def _make_flow(packet: Packet, now_ns: int) -> Flow:

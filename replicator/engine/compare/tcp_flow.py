@@ -98,6 +98,8 @@ class TcpFlow:
         self.must_tell_shift = False
         #: Under which it was told.
         self._shift_number = 0
+        #: As of the last `release`.
+        self.awaits_confirmation = False
 
     @property
     def name(self) -> str:
@@ -108,9 +110,9 @@ class TcpFlow:
         if self._held:
             return True
         mine, others = self._primary, self._secondary
-        if mine.has_reset != others.has_reset or (mine.syn is None) != (others.syn is None):
+        if mine.has_reset is not others.has_reset or (mine.syn is None) is not (others.syn is None):
             return True
-        return any(map(_is_ahead, (mine.stream, others.stream)))
+        return _is_ahead(mine.stream) or _is_ahead(others.stream)
 
     @property
     def is_closed(self) -> bool:
@@ -123,7 +125,13 @@ class TcpFlow:
 
     @property
     def kept_bytes(self) -> int:
-        return sum(side.stream.kept_bytes for side in (self._primary, self._secondary) if side.stream)
+        mine, others = self._primary.stream, self._secondary.stream
+        return (mine.kept_bytes if mine else 0) + (others.kept_bytes if others else 0)
+
+    @property
+    def is_undecided(self) -> bool:
+        mine, others = self._primary.stream, self._secondary.stream
+        return bool(mine and others and mine.pending and others.pending)
 
     def say_primary(
         self, frame_id: int, packet: Packet, frame: bytes, newest_input: int, now_ns: int
@@ -164,6 +172,12 @@ class TcpFlow:
         if mine is None or others is None:
             return None
         while size := min(len(mine.pending), len(others.pending), COMPARE_CALL_BYTES_MAX):
+            if guard.passes_equal and mine.pending[:size] == others.pending[:size]:
+                guard.note_equal()
+                mine.advance(size, now_ns)
+                others.advance(size, now_ns)
+                self.since_ns = now_ns
+                continue
             judgement = guard.judge(
                 self._get_comparer(guard),
                 self._connection,
@@ -188,8 +202,10 @@ class TcpFlow:
 
     def release(self, confirmed: Confirmed, now_ns: int) -> list[int]:
         out: list[int] = []
-        while self._held and self._may_leave(self._held[0], confirmed):
-            out.append(self._held.popleft().frame_id)
+        held = self._held
+        self.awaits_confirmation = False
+        while held and self._may_leave(held[0], confirmed):
+            out.append(held.popleft().frame_id)
         if out:
             self.since_ns = now_ns
         return out
@@ -281,17 +297,26 @@ class TcpFlow:
         stream = self._primary.stream
         if stream is not None and held.end > stream.position:
             return False
-        if held.flags & SYN and not self._may_open(confirmed):
+        if held.flags & SYN and not self._syns_matched:
             return False
         if held.flags & RST and not self._secondary.has_reset:
             return False
+        self.awaits_confirmation = not (
+            self._is_shift_known(held, confirmed) and self._is_safe(held, confirmed)
+        )
+        return not self.awaits_confirmation
+
+    def _is_shift_known(self, held: _Held, confirmed: Confirmed) -> bool:
+        """A connection opens only when the secondary's side can go on with it."""
+        if not held.flags & SYN:
+            return True
+        return not self.must_tell_shift and confirmed.shifts_upto >= self._shift_number
+
+    def _is_safe(self, held: _Held, confirmed: Confirmed) -> bool:
+        """What the frame acknowledges is not lost with this side."""
         if not held.flags & ACK or held.input_seq <= confirmed.inputs_upto:
             return True
         return self._secondary.ack is not None and is_at_or_after(self._secondary.ack, held.ack)
-
-    def _may_open(self, confirmed: Confirmed) -> bool:
-        told = not self.must_tell_shift and confirmed.shifts_upto >= self._shift_number
-        return self._syns_matched and told
 
     def _begin_wait(self, now_ns: int) -> None:
         if not self.is_waiting:
@@ -333,5 +358,6 @@ def _is_ahead(stream: Stream | None) -> bool:
     """It has said what the other has not."""
     if stream is None:
         return False
-    ends = stream.fin is not None and stream.fin >= stream.position
-    return ends or bool(stream.pending) or stream.has_islands
+    if stream.pending or stream.has_islands:
+        return True
+    return stream.fin is not None and stream.fin >= stream.position

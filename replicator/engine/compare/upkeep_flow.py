@@ -17,6 +17,7 @@ class UpkeepFlow:
     is_closed = False
     may_be_forgotten = True
     kept_bytes = 0
+    is_undecided = False
 
     def __init__(self, now_ns: int) -> None:
         self.since_ns = now_ns
@@ -25,6 +26,10 @@ class UpkeepFlow:
 
     @property
     def is_waiting(self) -> bool:
+        return bool(self._held)
+
+    @property
+    def awaits_confirmation(self) -> bool:
         return bool(self._held)
 
     def say_primary(
