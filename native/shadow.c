@@ -42,11 +42,14 @@ void rp_shadow_destroy(struct rp_shadow *shadow)
     free(shadow);
 }
 
-int rp_shadow_scan(struct rp_shadow *shadow, struct rp_bitmap *bitmap, uint64_t *pages_ret)
+int rp_shadow_scan(struct rp_shadow *shadow, uint64_t first, uint64_t count,
+                   struct rp_bitmap *bitmap, uint64_t *pages_ret)
 {
+    if (first > shadow->pages || count > shadow->pages - first)
+        return -ERANGE;
     const struct rp_layout *layout = rp_ram_layout(shadow->ram);
     uint64_t found = 0;
-    for (uint64_t page = 0; page < shadow->pages; page++) {
+    for (uint64_t page = first; page < first + count; page++) {
         const uint8_t *now = rp_ram_base(shadow->ram) + page * PAGE_BYTES;
         uint8_t *then = shadow->copy + page * PAGE_BYTES;
         if (memcmp(now, then, PAGE_BYTES) == 0)
@@ -60,4 +63,23 @@ int rp_shadow_scan(struct rp_shadow *shadow, struct rp_bitmap *bitmap, uint64_t 
     }
     *pages_ret = found;
     return 0;
+}
+
+int rp_shadow_absorb(struct rp_shadow *shadow, const struct rp_bitmap *bitmap)
+{
+    const struct rp_layout *layout = rp_ram_layout(shadow->ram);
+    uint64_t first, length;
+    for (uint64_t start = 0;; start = first + length) {
+        rp_bitmap_next_run(bitmap, start, &first, &length);
+        if (length == 0)
+            return 0;
+        for (uint64_t pfn = first; pfn < first + length; pfn++) {
+            uint64_t page;
+            int code = rp_layout_find(layout, pfn, &page);
+            if (code != 0)
+                return code;
+            memcpy(shadow->copy + page * PAGE_BYTES, rp_ram_base(shadow->ram) + page * PAGE_BYTES,
+                   PAGE_BYTES);
+        }
+    }
 }

@@ -219,7 +219,17 @@ static void check_file_and_scan(void)
     struct rp_bitmap *bitmap = NULL;
     uint64_t pages = 0, wanted = 0;
     DEMAND(rp_bitmap_create(rp_layout_pfn_limit(guest.layout), &bitmap) == 0);
-    DEMAND(rp_shadow_scan(guest.shadow, bitmap, &pages) == 0);
+    /* What was absorbed is no change any more. */
+    DEMAND(rp_bitmap_set_range(bitmap, 0, 1) == 0);
+    DEMAND(rp_shadow_absorb(guest.shadow, bitmap) == 0);
+    memcpy(guest.seen, guest.file, PAGE);
+    DEMAND(rp_bitmap_clear_range(bitmap, 0, 1) == 0);
+    /* In two parts. */
+    uint64_t more = 0;
+    DEMAND(rp_shadow_scan(guest.shadow, 0, guest.half, bitmap, &pages) == 0);
+    DEMAND(rp_shadow_scan(guest.shadow, guest.half, guest.half, bitmap, &more) == 0);
+    DEMAND(rp_shadow_scan(guest.shadow, guest.half, guest.half + 1, bitmap, &more) == -ERANGE);
+    pages += more;
     for (uint64_t frame = 0; frame < rp_layout_pfn_limit(guest.layout); frame++) {
         int64_t page = place(frame);
         bool is_set = false;

@@ -2,7 +2,8 @@
 
     WAITING -> [LIVE ...] -> PAUSING -> COPYING -> SAVING -> RESUMING -> WAITING
     WAITING -> [EARLY]    -> PAUSING -> ...
-                          ... SAVING -> STANDING -> RESUMING when the epoch is `last`: sent, and not resumed until it is told
+                          ... SAVING -> STANDING -> RESUMING when the epoch is `last`: sent, and not resumed until it is told;
+                in COLO it is sent when it is saved, too, but the guest goes on at once
                 PAUSING -> JOINING -> COPYING in COLO, until the secondary's VM stands still and its pages are owed too
 
 An epoch starts LIVE (copied while the guest runs, pass after pass) when much is owed: at a synchronisation, and after a
@@ -115,8 +116,10 @@ class EpochPipeline:
         #: The guest was found with too many dirty pages and runs on; copying continues when it does.
         self._overran = False
         self._abandoned = False
-        #: The guest runs again after a last epoch that was sent already.
-        self._stood = False
+        #: The epoch whose pause is about to end is closed and sent already.
+        self._is_sent = False
+        #: The secondary's VM runs from it, and our guest is not known to run yet.
+        self._twin_runs = False
         self._due = False
         self._due_since_ns = 0
         self._output_waits = False
@@ -161,13 +164,14 @@ class EpochPipeline:
         effects: list[Effect] = [fx.CancelTimer(Timer.EPOCH)]
         if self.settings.early_pages:
             effects.append(fx.CancelTimer(Timer.EARLY))
-        if self.step not in (Step.WAITING, Step.STANDING) or self._opened:
+        if self._opened or not (self._is_sent or self.step in (Step.WAITING, Step.STANDING)):
             effects.append(fx.AbandonEpoch(self.epoch))
         if self.colo is not None:
             self.colo.compared_from, self.is_loading = None, False
             effects.append(fx.StopComparing())
         self.in_flight, self._live_next, self._due = [], False, False
         self._opened = self._is_live = self._overran = self.hurries = self.last = False
+        self._twin_runs = False
         if not self.guest_paused:
             self.step = Step.IDLE
             return effects
@@ -180,7 +184,7 @@ class EpochPipeline:
         """The guest does not move after all: at the usual pace, and if it stands still already let it run."""
         self.hurries = self.last = False
         if self.step is Step.STANDING:
-            self._stood = True
+            self._is_sent = True
             return self._resume()
         return self._arm(now_ns) if self.step is Step.WAITING and not self._due else []
 
@@ -365,14 +369,19 @@ class EpochPipeline:
 
     def handle_vm_resumed(self, event: ev.SecondaryVmResumed, now_ns: int) -> list[Effect]:
         """From its newest epoch on, and not while the next one is being made."""
-        if self.colo is None or event.epoch != self.base or self.step is not Step.WAITING or self._opened:
+        if self.colo is None or event.epoch != self.base or self._opened:
             return []
-        self.is_loading, self.colo.compared_from = False, event.epoch
+        if self.step is Step.RESUMING:
+            self.is_loading, self._twin_runs = False, True
+        return self._compare(self.colo, now_ns) if self.step is Step.WAITING else []
+
+    def _compare(self, colo: Colo, now_ns: int) -> list[Effect]:
+        self.is_loading, colo.compared_from = False, self.base
         if self.hurries:
             return self.handle_overdue(now_ns)
         # An epoch that was due meanwhile is not: what waits is compared now.
         self._due = False
-        return [fx.CompareOutput(event.epoch), *self._arm(now_ns)]
+        return [fx.CompareOutput(self.base), *self._arm(now_ns)]
 
     def note_vm_resumed(self, event: ev.SecondaryVmResumed) -> list[Effect]:
         """The owner is not to go on with its epochs at present: output waits for the next commit."""
@@ -414,10 +423,14 @@ class EpochPipeline:
 
     def handle_saved(self, event: ev.DeviceStateSaved, now_ns: int) -> list[Effect]:
         self._expect(Step.SAVING, event.epoch)
-        if not self.last or self._abandoned:
+        if self.last and not self._abandoned:
+            self.step = Step.STANDING
+            return self._close(now_ns)
+        if self.colo is None or self._abandoned:
             return self._resume()
-        self.step = Step.STANDING
-        return self._close(now_ns)
+        # Both guests' output waits for it: it begins to travel while ours is told to go on.
+        self._is_sent = True
+        return [*self._close(now_ns), *self._resume()]
 
     def _resume(self) -> list[Effect]:
         self.step = Step.RESUMING
@@ -436,10 +449,13 @@ class EpochPipeline:
             return self._copy_on(now_ns)
         self.step = Step.WAITING
         self.pacer.resumed(self._started_ns, now_ns)
-        if self._stood:
-            self._stood = False
-            return self._arm(now_ns)
+        if self._is_sent:
+            return self._go_on_sent(now_ns)
         return [*self._close(now_ns), *self._arm(now_ns)] if self._opened else self.handle_due(now_ns)
+
+    def _go_on_sent(self, now_ns: int) -> list[Effect]:
+        twin_runs, self._is_sent, self._twin_runs = self._twin_runs, False, False
+        return self._compare(self.colo, now_ns) if self.colo and twin_runs else self._arm(now_ns)
 
     def _copy_on(self, now_ns: int) -> list[Effect]:
         self._overran = False
@@ -456,7 +472,7 @@ class EpochPipeline:
         return [fx.SendEpoch(self.epoch)]
 
     def _after_abandoned(self, now_ns: int) -> list[Effect]:
-        self._abandoned = self._stood = False
+        self._abandoned = self._is_sent = False
         self.step = Step.WAITING if self._live_next else Step.IDLE
         return self.handle_due(now_ns)
 

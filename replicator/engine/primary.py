@@ -310,9 +310,12 @@ class PrimaryMachine:
         return [*effects, *self.move.paused(event, now_ns)]
 
     def _on_device_state_saved(self, event: ev.DeviceStateSaved, now_ns: int) -> list[Effect]:
+        was_flying = bool(self.pipeline.in_flight)
         effects = self.pipeline.handle_saved(event, now_ns)
         if limit := self.move.sent(event.epoch):
             return [*effects, self._await_peer(now_ns), *limit]
+        if self.pipeline.in_flight and not was_flying:
+            effects.append(self._await_peer(now_ns))
         return effects
 
     def _on_guest_resumed(self, event: ev.GuestResumed, now_ns: int) -> list[Effect]:

@@ -2,7 +2,7 @@
 
 A `Guest` is a machine that exists: running or paused, with its RAM in a file that both it and we map. A `Standby`
 is a machine that waits beside its RAM file and becomes a `Guest` once. A `SecondaryVm` is a guest that runs beside
-another one and is made equal to it at each checkpoint. Rules every adapter keeps:
+another one and is made equal to it at each checkpoint; a `VmStarter` starts it. Rules every adapter keeps:
 
 1. Between the return of `pause` and the call of `resume` the guest writes no page and sends no frame, so the dirty
    bitmap, the pages and the device state belong to one instant.
@@ -18,7 +18,7 @@ This layer does not know about epochs, leases or the link.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -168,14 +168,46 @@ class SecondaryVm(Guest, Protocol):
     object, with no further step.
     """
 
-    async def reload(self, device_state: bytes) -> None:
+    async def reload(self, device_state: bytes, written: DirtyBitmap | None = None) -> None:
         """Make the paused guest equal to the one that `device_state` was saved from. The RAM holds already what belongs
-        to the state.
+        to the state: `written` has all pages that the caller has written since the last load, None: any page.
 
         Afterwards the guest is paused. Pages that it, or the load itself, writes are reported by the next scan. The
         NICs' paths stay, but another process may be behind them, under another `pid`: the relay connects to them anew
         before `resume`. After a GuestError, and after PoweredOff or Died, the guest can only be killed."""
         ...
+
+
+class VmStarter(Protocol):
+    """Starts secondary's VMs on one RAM file, one at a time: the next one once the last was killed."""
+
+    def prepare(self) -> None:
+        """A VM will be wanted: what can be done without its state may begin, in the background. May be repeated."""
+        ...
+
+    async def start(self, device_state: bytes) -> SecondaryVm:
+        """A VM whose RAM belongs to the state already; it stands still. GuestError when it does not take the state."""
+        ...
+
+    async def close(self) -> None:
+        """End what was prepared and not used. May be repeated; VMs are their owner's."""
+        ...
+
+
+class DirectStarter:
+    """Implements VmStarter for VMs that are started quickly."""
+
+    def __init__(self, start: Callable[[bytes], Awaitable[SecondaryVm]]) -> None:
+        self._start = start
+
+    def prepare(self) -> None:
+        """There is nothing to prepare."""
+
+    async def start(self, device_state: bytes) -> SecondaryVm:
+        return await self._start(device_state)
+
+    async def close(self) -> None:
+        """Nothing was prepared."""
 
 
 class Standby(Protocol):

@@ -29,6 +29,9 @@ ANSWER_TIMEOUT_S = 20.0
 POLL_MS_MAX = 4
 LINE_BYTES_MAX = 16 << 20
 
+#: The capability (out-of-band execution) that has QEMU keep a queue of commands for a monitor.
+_READS_AHEAD = "oob"
+
 GUEST_EVENTS = ("SHUTDOWN", "RESET", "GUEST_PANICKED")
 
 
@@ -103,6 +106,11 @@ def encode_command(command: str, arguments: Mapping[str, object] | None = None) 
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
+#: How each command ends, and how one ends that QEMU is to refuse: with a member that it does not know.
+_END = b"}\n"
+_REFUSED_END = b',"unwanted":0' + _END
+
+
 class FastChannel:
     """A second monitor with as little between us and QEMU as possible. Takes over `sock`."""
 
@@ -120,28 +128,50 @@ class FastChannel:
         self._answers: dict[int, dict[str, Any]] = {}
         #: Their answers will be thrown away.
         self._unwanted: set[int] = set()
-        self._greeted = False
+        #: The command that was sent but for its end.
+        self._primed = b""
+        #: What QEMU can do, from its greeting; None before.
+        self._abilities: list[str] | None = None
         self._broken = ""
 
     async def open(self) -> None:
         """Read the greeting and agree on the protocol."""
         async with self._lock:
-            while not self._greeted:
+            while self._abilities is None:
                 await self._read()
-        await self.execute(encode_command("qmp_capabilities"))
+        # Then QEMU reads commands while it carries out the ones before, and not one after the other.
+        wanted = {"enable": [_READS_AHEAD]} if _READS_AHEAD in self._abilities else None
+        await self.execute(encode_command("qmp_capabilities", wanted))
+
+    def prime(self, command: bytes) -> None:
+        """Send all of a command but its end. QEMU has read it by the time at which it is sent, and begins at once.
+        Another one may be sent in its place."""
+        if not self._primed:
+            self._write(command[: -len(_END)])
+            self._primed = command
 
     def send(self, *commands: bytes) -> list[int]:
         """Send commands, all at once; returns their numbers."""
-        self._check_open()
         data = b"".join(commands)
+        primed, self._primed = self._primed, b""
+        if primed and commands[0] == primed:
+            data = data[len(primed) - len(_END) :]
+        elif primed:
+            data = _REFUSED_END + data
+            self._unwanted.add(self._sent)
+            self._sent += 1
+        self._write(data)
+        first, self._sent = self._sent, self._sent + len(commands)
+        return list(range(first, self._sent))
+
+    def _write(self, data: bytes) -> None:
+        self._check_open()
         try:
             written = self._socket.send(data)
         except OSError as error:
             raise self._break(f"cannot send: {error.strerror}") from error
         if written != len(data):
             raise self._break("it reads no commands")
-        first, self._sent = self._sent, self._sent + len(commands)
-        return list(range(first, self._sent))
 
     async def answer(self, number: int, *, poll_ms: int = POLL_MS_MAX) -> Any:
         """The result of a command that was sent. Once for each number. `poll_ms`: for so long the loop is held up."""
@@ -205,7 +235,7 @@ class FastChannel:
         except ValueError as error:
             raise self._break(f"it sent no JSON: {error}") from error
         if "QMP" in message:
-            self._greeted = True
+            self._abilities = _read_abilities(message["QMP"])
         elif "return" in message or "error" in message:
             number, self._answered = self._answered, self._answered + 1
             if number in self._unwanted:
@@ -231,3 +261,8 @@ class FastChannel:
         """After this the answers could no longer be told apart."""
         self._broken = self._broken or reason
         return GuestError(f"QEMU's monitor is out of reach: {reason}")
+
+
+def _read_abilities(greeting: object) -> list[str]:
+    found = greeting.get("capabilities") if isinstance(greeting, dict) else None
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []

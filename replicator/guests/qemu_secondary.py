@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
-from replicator.errors import GuestError, require
+from replicator.errors import GuestError, NativeError, require
 from replicator.guests.base import Died, GuestEvent, GuestIdentity, NicEndpoint, PoweredOff
 from replicator.guests.qemu_agent import AgentChannel
 from replicator.guests.qemu_command import nic_endpoints
@@ -47,6 +47,9 @@ class QemuSecondaryVm:
         #: Powered off or died: nothing brings it back.
         self._is_over = False
         self._events: asyncio.Queue[GuestEvent | None] = asyncio.Queue()
+        #: The look of the tracker's audit that is under way.
+        self._look: asyncio.Task[None] | None = None
+        self._audit_failed = ""
         #: Forwarders of events, and processes that are being ended.
         self._tasks: set[asyncio.Task[None]] = set()
         self._killed = False
@@ -87,12 +90,14 @@ class QemuSecondaryVm:
         """Why it is not the first way; empty for the first."""
         return self._way.reason
 
-    async def reload(self, device_state: bytes) -> None:
+    async def reload(self, device_state: bytes, written: DirtyBitmap | None = None) -> None:
         require(not self._running, "a guest is paused when it is made equal to another one")
         if self._is_over or self._killed:
             raise GuestError("the guest has ended: no state can be loaded into it")
-        if self._tracker.has_shadow:
-            await asyncio.to_thread(self._tracker.absorb)
+        if written is None:
+            written = self._ram.layout.new_bitmap()
+            self._ram.layout.mark_all(written)
+        self._tracker.absorb(written)
         process = await self._way.load(self._process, device_state)
         if process is not self._process:
             await self._replace(process)
@@ -102,11 +107,16 @@ class QemuSecondaryVm:
         # It is paused to be made equal to another one: its own state is rarely wanted.
         await self._guest.pause(will_save=False)
         self._running = False
+        self._tracker.allow_looks(False)
+        self._way.prime()
 
     async def resume(self) -> None:
         # Before the answer: it may run already when the answer is lost.
         self._running = True
         await self._guest.resume()
+        self._tracker.allow_looks(True)
+        if self._tracker.is_audited and (self._look is None or self._look.done()):
+            self._look = self._begin(self._audit())
 
     async def save_device_state(self, *, runs_on: bool = False) -> bytes:
         self._running = self._running or runs_on
@@ -116,10 +126,12 @@ class QemuSecondaryVm:
         return self._guest.read_clock(device_state)
 
     def scan_dirty(self, bitmap: DirtyBitmap) -> int:
-        """See guests.base.SecondaryVm. Some scans of the paused guest are audited and take longer."""
+        """See guests.base.SecondaryVm."""
         if self._process.has_ended:
             raise GuestError(f"QEMU process {self.pid} is gone")
-        return self._tracker.scan(bitmap, live=self._running)
+        if self._audit_failed:
+            raise GuestError(f"the dirty tracking cannot be audited: {self._audit_failed}")
+        return self._tracker.scan(bitmap)
 
     async def events(self) -> AsyncIterator[GuestEvent]:
         while (event := await self._events.get()) is not None:
@@ -147,6 +159,16 @@ class QemuSecondaryVm:
         """QEMU's word for what the machine does."""
         return await self._guest.query_status()
 
+    async def _audit(self) -> None:
+        """One look of the audit, or what is left of it, or as much as this run has time for."""
+        try:
+            while await asyncio.to_thread(self._tracker.look_on):
+                if not self._running:
+                    return
+            self._tracker.end_look()
+        except (GuestError, NativeError) as error:
+            self._audit_failed = str(error)
+
     async def _replace(self, process: SecondaryProcess) -> None:
         if self._killed:
             await process.end()
@@ -172,10 +194,11 @@ class QemuSecondaryVm:
         if guest is self._guest:
             self._events.put_nowait(None)
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _end(guest: QemuGuest, process: SecondaryProcess) -> None:
@@ -183,45 +206,78 @@ async def _end(guest: QemuGuest, process: SecondaryProcess) -> None:
     await process.end()
 
 
-async def start_secondary_vm(
-    config: QemuGuestConfig,
-    ram_path: Path,
-    run_dir: Path,
-    device_state: bytes,
-    *,
-    first_way: FirstWay = prove_snapshot_load,
-) -> QemuSecondaryVm:
-    """A paused VM on a RAM file that holds what belongs to `device_state`. GuestError when it does not take the state.
+class QemuVmStarter:
+    """Implements guests.base.VmStarter. The caller's thread must live as long as its VMs. Where the first way of loading
+    fails, a pool of processes is taken from then on."""
 
-    Where the first way fails, the pool is taken. The caller's thread must live as long as the VM."""
-    nics = nic_endpoints(config, run_dir)
-    check_ram_file(config, ram_path)
-    pool = SparePool(ProcessStarter(config, ram_path, run_dir).start)
-    async with contextlib.AsyncExitStack() as undo:
-        undo.push_async_callback(pool.close)
-        process = await pool.take()
-        undo.push_async_callback(process.end)
-        ram = GuestRam(ram_path, GuestLayout(process.machine.identity.layout))
-        undo.callback(ram.close)
-        tracker = SecondaryTracker(ram)
-        undo.callback(tracker.close)
-        tracker.follow(process.give_tracker())
-        await load_incoming(process.machine, device_state)
-        way: ReloadWay
-        try:
-            way = await first_way(process)
-        except GuestError as error:
-            log.warning("each checkpoint will take a new QEMU process: %s", error)
-            way = StandbyPool(pool, str(error))
-            spoiled, process = process, await way.load(process, device_state)
+    def __init__(
+        self,
+        config: QemuGuestConfig,
+        ram_path: Path,
+        run_dir: Path,
+        *,
+        first_way: FirstWay = prove_snapshot_load,
+    ) -> None:
+        self._config = config
+        self._ram_path = ram_path
+        self._run_dir = run_dir
+        self._first_way = first_way
+        #: Why VMs are loaded by the pool; empty for the first way.
+        self._why_pool = ""
+        #: Made when it is first needed: what is left of an earlier run ends then.
+        self._pool: SparePool | None = None
+
+    def prepare(self) -> None:
+        self._make_pool().fill(1)
+
+    async def start(self, device_state: bytes) -> QemuSecondaryVm:
+        check_ram_file(self._config, self._ram_path)
+        nics = nic_endpoints(self._config, self._run_dir)
+        pool = self._make_pool()
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(pool.close)
+            process = await pool.take()
             undo.push_async_callback(process.end)
+            ram = GuestRam(self._ram_path, GuestLayout(process.machine.identity.layout))
+            undo.callback(ram.close)
+            tracker = SecondaryTracker(ram)
+            undo.callback(tracker.close)
             tracker.follow(process.give_tracker())
-            await spoiled.end()
-        changed = await asyncio.to_thread(tracker.look)
-        if changed and way.reason:
-            # The load that failed may have left it like that.
-            raise GuestError(f"loading the device state changed {changed} pages of the RAM")
-        vm = QemuSecondaryVm(process, nics, ram, tracker, way)
-        undo.pop_all()
-    way.prepare_next()
-    return vm
+            await load_incoming(process.machine, device_state)
+            is_new = not self._why_pool
+            way = await self._find_way(process, pool)
+            if way.reason and is_new:
+                # The first way has failed in it, just now.
+                spoiled, process = process, await way.load(process, device_state)
+                undo.push_async_callback(process.end)
+                tracker.follow(process.give_tracker())
+                await spoiled.end()
+                if written := tracker.count_written():
+                    # The load that failed may have left them like that. The next start does not try it.
+                    raise GuestError(
+                        f"{written} pages of the RAM may have been written by a load that failed"
+                    )
+            vm = QemuSecondaryVm(process, nics, ram, tracker, way)
+            undo.pop_all()
+        way.prepare_next()
+        return vm
+
+    async def _find_way(self, process: SecondaryProcess, pool: SparePool) -> ReloadWay:
+        """The first way is tried once in this object's life; a process in which it fails is good for nothing."""
+        if not self._why_pool:
+            try:
+                return await self._first_way(process)
+            except GuestError as error:
+                log.warning("each checkpoint will take a new QEMU process: %s", error)
+                self._why_pool = str(error)
+        return StandbyPool(pool, self._why_pool)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    def _make_pool(self) -> SparePool:
+        if self._pool is None:
+            starter = ProcessStarter(self._config, self._ram_path, self._run_dir)
+            self._pool = SparePool(starter.start)
+        return self._pool

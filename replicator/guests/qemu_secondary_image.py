@@ -18,7 +18,7 @@ from typing import Final
 from replicator.errors import require
 
 #: The snapshot's name.
-SNAPSHOT: Final = "state"
+SNAPSHOT: Final = "s"
 
 _CLUSTER_BITS: Final = 16
 _CLUSTER: Final = 1 << _CLUSTER_BITS

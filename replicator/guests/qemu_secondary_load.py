@@ -1,7 +1,7 @@
 """Load a device state into a QEMU that has run already, as often as is wanted.
 
 By QEMU's job `snapshot-load` from an image of ours (qemu_secondary_image.py) in a memory file, which QEMU has open from
-the first load on: a load is one write into that file and two exchanges with QEMU. QEMU resets all devices and loads
+the first load on: a load is one write into that file and one exchange with QEMU. QEMU resets all devices and loads
 them; RAM is no part of the state, so it must be in place before. A refusal is told by the job alone, never by the
 command's answer. No word of this is in QEMU's manual: whether a QEMU does it, `prove` finds out.
 """
@@ -25,12 +25,15 @@ from replicator.limits import LIBXL_RECORD_BYTES_MAX
 POLL_MS_MAX = 20
 #: The number of the fd set with the image; the control's own is one less.
 FDSET_ID = 7_703
+#: How much longer than the first state the later ones may be: they differ by requests under way, not by devices.
+ROOM_FACTOR = 8
+ROOM_BYTES_MIN = 1 << 20
 #: What `query-status` may say of a guest that can run on.
 FIT_STATES = ("paused", "guest-panicked")
 
 #: Short, for QEMU takes its time over each byte of a command.
-_NODE = "state"
-_JOB = "load"
+_NODE = "s"
+_JOB = "l"
 _LOAD = encode_command(
     "snapshot-load", {"job-id": _JOB, "tag": SNAPSHOT, "vmstate": _NODE, "devices": [_NODE]}
 )
@@ -48,11 +51,13 @@ class StateLoader:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._channel = _fast_channel(machine)
-        self._image = build_image(LIBXL_RECORD_BYTES_MAX)
+        self._image: StateImage | None = None
         self._fd = -1
 
-    async def open(self) -> None:
-        """Give QEMU the image. GuestError when it does not take it."""
+    async def open(self, state_bytes: int) -> None:
+        """Give QEMU the image, with room for states that are not much longer than that. GuestError when it does not
+        take it."""
+        self._image = build_image(choose_room(state_bytes))
         self._fd = make_image_file(self._image)
         session = self._machine.session
         await session.pass_fd(self._fd, "add-fd", fdset_id=FDSET_ID)
@@ -69,8 +74,14 @@ class StateLoader:
             },
         )
 
+    def prime(self) -> None:
+        """A load is the next thing that is wanted of the machine, in general."""
+        self._channel.prime(_LOAD)
+
     async def load(self, device_state: bytes) -> None:
         """Load the state. After a GuestError the guest is good for nothing."""
+        if self._image is None:
+            raise InvariantError("a state is loaded before the image is there")
         write_state(self._fd, self._image, device_state)
         # Its state of before goes with the guest of before.
         self._machine.control.forget_save()
@@ -84,6 +95,12 @@ class StateLoader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def choose_room(state_bytes: int) -> int:
+    """For the states of a machine one of whose states has so many bytes. Each load has QEMU go through all of the
+    room's clusters; a state that does not fit is loaded by a new process, with an image of its own."""
+    return min(max(ROOM_BYTES_MIN, ROOM_FACTOR * state_bytes), LIBXL_RECORD_BYTES_MAX)
 
 
 def make_image_file(image: StateImage) -> int:
@@ -104,28 +121,34 @@ def write_state(fd: int, image: StateImage, device_state: bytes) -> None:
 
 
 async def run_load(channel: FastChannel) -> None:
-    """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on."""
-    begun, listed = channel.send(_LOAD, _LIST_JOBS)
+    """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on.
+
+    All that is asked after the load travels with it: in general it ends before QEMU answers to the first command."""
+    begun, listed, asked = channel.send(_LOAD, _LIST_JOBS, _STATUS)
     try:
         await channel.answer(begun, poll_ms=POLL_MS_MAX)
     except GuestError:
         channel.forget(listed)
+        channel.forget(asked)
         raise
     job = _find_job(await channel.answer(listed))
+    status = (await channel.answer(asked))["status"]
     while job["status"] != "concluded":
         job = _find_job(await channel.execute(_LIST_JOBS))
-    dismissed, asked = channel.send(_DISMISS, _STATUS)
-    await channel.answer(dismissed)
-    status = (await channel.answer(asked))["status"]
+        status = (await channel.execute(_STATUS))["status"]
+    # Nobody waits for the answer, but the next load comes after it.
+    (dismissed,) = channel.send(_DISMISS)
+    channel.forget(dismissed)
     if "error" in job:
         raise GuestError(f"QEMU refuses the device state: {job['error']}")
     if status not in FIT_STATES:
         raise GuestError(f"the guest is {status} instead of paused")
 
 
-async def prove(load: Callable[[bytes], Awaitable[None]], save: Callable[[], Awaitable[bytes]]) -> None:
-    """Load what a paused guest saves: what it saves then must be the same. GuestError says what went wrong."""
-    before = await save()
+async def prove(
+    before: bytes, load: Callable[[bytes], Awaitable[None]], save: Callable[[], Awaitable[bytes]]
+) -> None:
+    """Load what a paused guest has saved: what it saves then must be the same. GuestError says what went wrong."""
     await load(before)
     after = await save()
     changed = find_changes(before, after)

@@ -138,9 +138,9 @@ class SparePool:
         self._size = size
         self._spares: deque[asyncio.Task[SecondaryProcess]] = deque()
 
-    def fill(self) -> None:
-        """Start as many as are missing, in the background."""
-        while len(self._spares) < self._size:
+    def fill(self, size: int | None = None) -> None:
+        """Start as many as are missing, in the background; `size`: no more than so many."""
+        while len(self._spares) < (self._size if size is None else size):
             self._spares.append(asyncio.create_task(self._begin()))
 
     async def take(self) -> SecondaryProcess:

@@ -27,6 +27,10 @@ class ReloadWay(Protocol):
         """Why it is not the first way; empty for the first."""
         ...
 
+    def prime(self) -> None:
+        """The guest stands still: in general a load comes next. What QEMU has to read for it may be sent."""
+        ...
+
     async def load(self, current: SecondaryProcess, device_state: bytes) -> SecondaryProcess:
         """The process that has the state now, paused: the current one or another, which is then the caller's to end."""
         ...
@@ -47,6 +51,9 @@ class SnapshotLoad:
     def __init__(self, loader: StateLoader) -> None:
         self._loader = loader
 
+    def prime(self) -> None:
+        self._loader.prime()
+
     async def load(self, current: SecondaryProcess, device_state: bytes) -> SecondaryProcess:
         await self._loader.load(device_state)
         return current
@@ -66,6 +73,9 @@ class StandbyPool:
     def __init__(self, pool: SparePool, reason: str) -> None:
         self._pool = pool
         self.reason = reason
+
+    def prime(self) -> None:
+        """Its processes are sent other commands."""
 
     async def load(self, current: SecondaryProcess, device_state: bytes) -> SecondaryProcess:
         process = await self._pool.take()
@@ -91,8 +101,9 @@ async def prove_snapshot_load(process: SecondaryProcess) -> ReloadWay:
     """A FirstWay: what the process saves after a load must be what was loaded."""
     loader = StateLoader(process.machine)
     try:
-        await loader.open()
-        await prove(loader.load, process.machine.control.save)
+        state = await process.machine.control.save()
+        await loader.open(len(state))
+        await prove(state, loader.load, process.machine.control.save)
     except BaseException:
         loader.close()
         raise

@@ -127,7 +127,7 @@ class SyntheticGuest:
         """Take over `device_state`; for a machine that was started as a standby."""
         await self._process.command("load", state=device_state)
 
-    async def reload(self, device_state: bytes) -> None:
+    async def reload(self, device_state: bytes, written: DirtyBitmap | None = None) -> None:
         """See guests.base.SecondaryVm. Loading writes no page. Frames for the guest that wait in its NIC's socket are
         taken when it runs again."""
         await self._process.command("reload", state=device_state)

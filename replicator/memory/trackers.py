@@ -168,16 +168,31 @@ class ShadowTracker:
         self._is_first = True
 
     def scan(self, bitmap: DirtyBitmap) -> int:
-        require(
-            self._shadow is not None and self._ram.is_open, "scan before arm, or after the RAM was closed"
-        )
-        found = ffi.new("uint64_t *")
-        check(lib.rp_shadow_scan(self._shadow, bitmap.native, found), "comparing with the shadow copy")
+        found = self.scan_part(0, self._ram.layout.file_bytes // PAGE_SIZE, bitmap)
         if not self._is_first:
-            return int(found[0])
+            return found
         self._ram.layout.mark_all(bitmap)
         self._is_first = False
         return self._ram.layout.pages
+
+    def scan_part(self, first: int, count: int, bitmap: DirtyBitmap) -> int:
+        """Compare so many pages of the RAM file and add those that differ, which in the beginning are those that are
+        not zero; returns how many they are."""
+        self._check_armed()
+        found = ffi.new("uint64_t *")
+        code = lib.rp_shadow_scan(self._shadow, first, count, bitmap.native, found)
+        check(code, "comparing with the shadow copy")
+        return int(found[0])
+
+    def absorb(self, bitmap: DirtyBitmap) -> None:
+        """What these pages hold now is no change any more."""
+        self._check_armed()
+        check(lib.rp_shadow_absorb(self._shadow, bitmap.native), "bringing the shadow copy up to date")
+
+    def _check_armed(self) -> None:
+        require(
+            self._shadow is not None and self._ram.is_open, "scan before arm, or after the RAM was closed"
+        )
 
     def close(self) -> None:
         if self._shadow is not None:

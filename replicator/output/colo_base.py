@@ -21,8 +21,8 @@ The secondary (`SecondaryRelay`), whose guest is paused when it begins and whose
 
 1. `start()`, `attach(channel)`: inputs are logged. `restart_inputs()` before that for a new session: the log is empty
    then, and the guest suspended.
-2. For each checkpoint, while the guest runs: `suspend()` (holds inputs, reads what the guest said), then
-   `quiesce_input(timeout_s)`; stop the guest. Inputs that it did not take by then are given twice.
+2. For each checkpoint, while the guest runs: `suspend()` (holds inputs, reads what the guest said); stop the guest.
+   Inputs that it did not take by then are given again.
 3. When it is equal to the primary's at `epoch`: `loaded(epoch, input_seq)` with the `input_seq` of the epoch's end, while
    the guest stands still. What it said before and was not read is thrown away; its next words are of `epoch + 1`.
    Returns how many inputs after the checkpoint are missing: unless 0, the channel is broken by it, for the two guests

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from replicator.guests.base import NicEndpoint, SecondaryVm
+from replicator.guests.base import NicEndpoint
 from replicator.link.base import LinkConfig, PeerAddress
 from replicator.link.frame_channel import FrameDialler, FrameListener
 from replicator.memory.pages import GuestLayout
@@ -68,10 +68,8 @@ class HostColo:
             run_dir.mkdir(mode=0o700, exist_ok=True)
             return stand_by(self._kit.nics(run_dir))
 
-        async def start(device_state: bytes) -> SecondaryVm:
-            return await self._kit.start_secondary_vm(store.ram_path, run_dir, device_state)
-
-        return VmParts(store, layout, start, make_relay, self._listen)
+        starter = self._kit.make_vm_starter(store.ram_path, run_dir)
+        return VmParts(store, layout, starter, make_relay, self._listen)
 
     def _listen(self, frames: bytes) -> FrameChannel:
         return FrameListener(self._link, frames, port=self._config.listen.port + FRAMES_PORT)

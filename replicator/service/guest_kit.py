@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from replicator.errors import ConfigError
-from replicator.guests.base import Guest, GuestIdentity, NicEndpoint, SecondaryVm, Standby
+from replicator.guests.base import (
+    DirectStarter,
+    Guest,
+    GuestIdentity,
+    NicEndpoint,
+    SecondaryVm,
+    Standby,
+    VmStarter,
+)
 from replicator.guests.synthetic import SyntheticConfig, SyntheticGuest, SyntheticStandby
 
 _SYNTHETIC_KEYS = {
@@ -62,8 +71,8 @@ class ColoKit(GuestKit, Protocol):
         """Of a guest that runs in this folder."""
         ...
 
-    async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
-        """A VM on the replica's RAM, which belongs to the state; it stands still."""
+    def make_vm_starter(self, ram_path: Path, run_dir: Path) -> VmStarter:
+        """Of VMs on the replica's RAM, which have the folder for themselves."""
         ...
 
 
@@ -106,7 +115,11 @@ class SyntheticKit:
     def nics(self, run_dir: Path) -> tuple[NicEndpoint, ...]:
         return self._for_side(run_dir).nics
 
+    def make_vm_starter(self, ram_path: Path, run_dir: Path) -> VmStarter:
+        return DirectStarter(partial(self.start_secondary_vm, ram_path, run_dir))
+
     async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
+        """A VM on the replica's RAM, which belongs to the state; it stands still."""
         return await SyntheticGuest.start_secondary(self._for_side(run_dir), ram_path, device_state)
 
 

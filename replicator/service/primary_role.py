@@ -1,7 +1,7 @@
 """Runs a primary: which of its hands carries out which of the machine's effects, and the way of events to the machine.
 
-Events come in one at a time; an effect that takes time runs as a task and reports with an event. Commands to the guest
-and the steps of a pause begin at once, in the order asked for, when all other effects of the event are carried out:
+Events come in one at a time; an effect that takes time runs as a task and reports with an event. Commands to the guest,
+COLO's to the other side's VM, and the steps of a pause begin at once, in the order asked for, when all other effects of the event are carried out:
 nothing else has a turn in between. This file decides nothing: which effect follows which event is engine/primary.py's.
 How an effect is carried out say epoch_steps.py, guest_commands.py, secondary_line.py and arbiter_requests.py.
 """
@@ -84,7 +84,8 @@ class PrimaryRole:
             self._steps.ledger,
             parts.writer.encoder,
             parts.guest.ram.layout.pfn_limit,
-            send=lambda message: self._spawn(self._line.say(message)),
+            # The order to the other side's VM is to leave before our own guest is paused.
+            send=lambda message: self._urgent.append(self._line.say(message)),
             post=self.post,
             recorder=parts.back_channel,
         )
@@ -92,8 +93,7 @@ class PrimaryRole:
     def _make_actions(self) -> dict[type[fx.Effect], Callable[[Any], object]]:
         steps, line, guest, requests = self._steps, self._line, self._guest, self._requests
         spawn, relay, ledger = self._spawn, self.parts.relay, self._steps.ledger
-        # In COLO the order to the other side's VM, which is a message, is to leave before our own guest is paused.
-        hurry = self._urgent.append if self.colo is None else spawn
+        hurry = self._urgent.append
         return {
             fx.ArmTimer: self._arm,
             fx.CancelTimer: lambda effect: self._cancel(effect.timer),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replicator.guests.base import Guest, GuestIdentity, NicEndpoint, SecondaryVm, Standby
+from replicator.guests.base import Guest, GuestIdentity, NicEndpoint, Standby, VmStarter
 from replicator.guests.qemu_command import nic_endpoints
 from replicator.guests.qemu_config import QemuGuestConfig, load_guest_file
 from replicator.guests.qemu_guest import start_guest
 from replicator.guests.qemu_launch import identify_guest
-from replicator.guests.qemu_secondary import start_secondary_vm
+from replicator.guests.qemu_secondary import QemuVmStarter
 from replicator.guests.qemu_standby import QemuStandby
 
 _PROBE = "probe"
@@ -53,8 +53,8 @@ class QemuKit:
     def nics(self, run_dir: Path) -> tuple[NicEndpoint, ...]:
         return nic_endpoints(self._config, run_dir)
 
-    async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
-        return await start_secondary_vm(self._config, ram_path, run_dir, device_state)
+    def make_vm_starter(self, ram_path: Path, run_dir: Path) -> VmStarter:
+        return QemuVmStarter(self._config, ram_path, run_dir)
 
 
 def load_qemu_kit(path: Path) -> QemuKit:

@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 from array import array
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from replicator.engine import events as ev
 from replicator.errors import GuestError, ReplicatorError
-from replicator.guests.base import Died, Panicked, PoweredOff, SecondaryVm
+from replicator.guests.base import Died, Panicked, PoweredOff, SecondaryVm, VmStarter
 from replicator.memory.pages import GuestLayout
 from replicator.output.colo_base import SecondaryPort
 from replicator.output.frame_channel import FrameChannel
@@ -27,16 +27,13 @@ from replicator.wire.layout import CheckpointStateId
 
 _LOG = logging.getLogger(__name__)
 
-#: How long inputs already given to the VM may stay untaken before it is stopped.
-QUIESCE_S = 0.0005
-
 
 @dataclass(slots=True)
 class VmParts:
     store: ReplicaStore
     layout: GuestLayout
-    #: Starts the VM's process with a device state that belongs to the replica's RAM; it stands still.
-    start: Callable[[bytes], Awaitable[SecondaryVm]]
+    #: On the replica's RAM.
+    starter: VmStarter
     #: A relay for it that has been started.
     make_relay: Callable[[], SecondaryPort]
     #: This side's end of the channel of frames that goes by this name.
@@ -58,12 +55,14 @@ class VmDesk:
     # The session.
 
     def open_channel(self, frames: bytes) -> None:
-        """Of a session that was accepted. Without a channel nothing is compared, and the primary finds that out."""
+        """Of a session that was accepted: a VM will be wanted. Without a channel nothing is compared, and the primary finds that out."""
         try:
             relay = self.relay = self.relay or self._parts.make_relay()
             # An older one has the port.
             relay.detach()
             relay.attach(self._parts.listen(frames))
+            if self.vm is None:
+                self._parts.starter.prepare()
         except ReplicatorError as error:
             _LOG.warning("no channel for the guests' frames: %s", error)
 
@@ -79,8 +78,8 @@ class VmDesk:
         if vm is None or relay is None:
             return ev.VmFailed("the VM is gone")
         try:
+            # What it has not taken yet it is given again, after the load or when it runs on: there is nothing to wait for.
             relay.suspend()
-            relay.quiesce_input(QUIESCE_S)
             await vm.pause()
             self._runs = False
             vm.scan_dirty(self._written)
@@ -112,14 +111,15 @@ class VmDesk:
 
     async def _load(self, state: bytes) -> None:
         """Into the process that is there, or into a new one."""
+        written = self._parts.store.ram.take_written()
         if self.vm is not None:
             try:
-                await self.vm.reload(state)
+                await self.vm.reload(state, written)
                 return
             except GuestError as error:
                 _LOG.warning("the VM's process cannot be loaded, a new one is tried: %s", error)
                 await self._end_vm()
-        self.vm = await self._parts.start(state)
+        self.vm = await self._parts.starter.start(state)
         self._watch = asyncio.create_task(self._watch_vm(self.vm))
 
     async def run(self) -> ev.Event:
@@ -159,6 +159,7 @@ class VmDesk:
     async def close(self) -> None:
         """What was not handed over."""
         await self.end()
+        await self._parts.starter.close()
         if self.relay is not None:
             self.relay.stop()
             self.relay = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replicator.guests.base import SecondaryVm
 from replicator.memory.pages import GuestLayout
 from replicator.output.base import OutputPort
 from replicator.output.colo_base import SecondaryPort
@@ -51,10 +50,9 @@ class SimColo:
     def secondary_parts(
         self, store: ReplicaStore, layout: GuestLayout, run_dir: Path, stand_by: StandBy
     ) -> VmParts:
-        async def start(device_state: bytes) -> SecondaryVm:
-            return await self._kit.start_secondary_vm(store.ram_path, run_dir, device_state)
-
         def make_relay() -> SecondaryPort:
             return stand_by(self._kit.nics(run_dir))
 
-        return VmParts(store, layout, start, make_relay, self._listen)
+        return VmParts(
+            store, layout, self._kit.make_vm_starter(store.ram_path, run_dir), make_relay, self._listen
+        )

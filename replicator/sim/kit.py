@@ -10,10 +10,19 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from replicator.errors import GuestError
-from replicator.guests.base import Guest, GuestIdentity, NicEndpoint, SecondaryVm, Standby
+from replicator.guests.base import (
+    DirectStarter,
+    Guest,
+    GuestIdentity,
+    NicEndpoint,
+    SecondaryVm,
+    Standby,
+    VmStarter,
+)
 from replicator.memory.pages import GuestLayout, GuestRam
 from replicator.sim.guest import NICS, MachineFaults, SimGuest
 from replicator.sim.machine import MAC, Machine, MachineState, Workload
@@ -121,6 +130,9 @@ class SimKit:
 
     def nics(self, run_dir: Path) -> tuple[NicEndpoint, ...]:
         return NICS
+
+    def make_vm_starter(self, ram_path: Path, run_dir: Path) -> VmStarter:
+        return DirectStarter(partial(self.start_secondary_vm, ram_path, run_dir))
 
     async def start_secondary_vm(self, ram_path: Path, run_dir: Path, device_state: bytes) -> SecondaryVm:
         twins = self._twins

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from replicator.errors import GuestError, require
 from replicator.guests.base import GuestIdentity
+from replicator.memory.bitmap import DirtyBitmap
 from replicator.sim.guest import MachineFaults, SimGuest, fail_answer
 from replicator.sim.machine import MachineState
 from replicator.sim.process import Process
@@ -35,7 +36,7 @@ class SimVm(SimGuest):
         if self._answer is not None:
             self._process.schedule(100_000, fail_answer, self._answer, "the VM's process is gone")
 
-    async def reload(self, device_state: bytes) -> None:
+    async def reload(self, device_state: bytes, written: DirtyBitmap | None = None) -> None:
         await self._command(lambda: None)
         require(not self.machine.running, "loaded while it runs")
         if self._faults.load_fails:

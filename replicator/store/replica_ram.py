@@ -10,10 +10,19 @@ from replicator.memory.pages import Buffer, GuestRam
 
 
 class ReplicaRam(GuestRam):
-    """Marks pages between `begin_marking` and `end_marking`. Only what goes through `scatter` and `fill` is seen: a guest that
-    runs on this RAM is not."""
+    """Marks pages between `begin_marking` and `end_marking` for who copies it, and from the first `take_written` on for who
+    runs on it. Only what goes through `scatter` and `fill` is seen: what a guest that runs on this RAM writes is not."""
 
     _marked: DirtyBitmap | None = None
+    _written: DirtyBitmap | None = None
+
+    def take_written(self) -> DirtyBitmap:
+        """The pages written since the last call, at least; the first one knows of every page."""
+        written, self._written = self._written, self.layout.new_bitmap()
+        if written is None:
+            written = self.layout.new_bitmap()
+            self.layout.mark_all(written)
+        return written
 
     def begin_marking(self) -> None:
         """From now on; at first every page counts as written."""
@@ -44,3 +53,5 @@ class ReplicaRam(GuestRam):
     def _mark(self, pfns: array[int]) -> None:
         if self._marked is not None:
             self._marked.set_pfns(pfns)
+        if self._written is not None:
+            self._written.set_pfns(pfns)

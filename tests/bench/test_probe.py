@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.bench.loads import probe
 from replicator.bench.loads.probe import (
+    ASKERS,
+    CLOCK_EVERY_NS,
     checksum,
     draw_gaps,
     encode_echo,
@@ -59,6 +63,24 @@ def test_each_request_waits_for_the_reply_to_the_last():
     assert len(found) == len(asked) == 3
     moments = [moment for pair in found for moment in pair]
     assert moments == sorted(moments)
+
+
+def test_the_clock_is_asked_for_once_a_second_and_no_more(monkeypatch):
+    asked, now = [], [0]
+
+    class Connection:
+        def __init__(self, *_):
+            self.socket = SimpleNamespace(settimeout=lambda _: None)
+
+        def ask(self, *words):
+            asked.append(words[0])
+
+    monkeypatch.setattr(probe, "Connection", Connection)
+    monkeypatch.setattr(probe.time, "monotonic_ns", lambda: now[0])
+    asker = ASKERS["clock"]("a guest")
+    for now[0] in range(0, 3 * CLOCK_EVERY_NS, CLOCK_EVERY_NS // 4):
+        asker.ask()
+    assert asked == [*["INCR"] * 4, "TIME", *["INCR"] * 3, "TIME", *["INCR"] * 3]
 
 
 def test_figures_of_a_run():

@@ -64,6 +64,43 @@ def test_output_is_compared_from_the_secondarys_word_on():
     assert effects[1].at_ns >= SETTINGS.interval_max_ns, "no checkpoint before it is asked for"
 
 
+def save(play: Play, epoch: int) -> list[fx.Effect]:
+    """From a guest that runs to the effects of its saved state."""
+    play(ev.EpochDue(), ev.GuestPaused(epoch, 10), ev.SecondaryVmSuspended(play.machine.session, epoch))
+    play(ev.PagesCopied(epoch))
+    return play(ev.DeviceStateSaved(epoch))
+
+
+def test_an_epoch_travels_while_the_guest_is_told_to_go_on():
+    play = make_compared()
+    assert kinds(save(play, 2)) == [fx.SendEpoch, fx.ResumeGuest, fx.ArmTimer]
+    assert fx.SendEpoch not in kinds(play(ev.GuestResumed(2)))
+    assert fx.ReleaseOutput(2) in commit(play, 2)
+
+
+@pytest.mark.parametrize("is_denied", [False, True])
+def test_a_twin_that_runs_first_is_compared_once_the_guest_runs(is_denied):
+    play = make_compared()
+    save(play, 2)
+    if is_denied:
+        play(ev.ResumeDenied(2))
+    commit(play, 2)
+    effects = play(ev.SecondaryVmResumed(play.machine.session, 2))
+    assert effects == [fx.CancelTimer(fx.Timer.ACK)]
+    assert fx.CompareOutput(2) in play(ev.GuestResumed(2))
+    assert play.machine.colo.compared_from == 2
+
+
+def test_an_epoch_that_travels_is_not_abandoned_with_its_link():
+    play = make_compared()
+    save(play, 2)
+    effects = play(ev.LinkLost("gone"))
+    assert fx.AbandonEpoch not in kinds(effects)
+    play(ev.GuestResumed(2))
+    assert not play.machine.pipeline.guest_paused
+    assert fx.OweAgain in kinds(connect(play, 1, digest_of(1)))
+
+
 @pytest.mark.parametrize("session, epoch", [(b"another", 1), (None, 2)])
 def test_another_word_begins_nothing(session, epoch):
     play = make_primary(colo=SETTINGS)

@@ -13,7 +13,7 @@ import pytest
 
 from replicator.errors import GuestError
 from replicator.guests.qemu_control import STATE_MAGIC, FastControl, StateFile
-from replicator.guests.qemu_qmp import FastChannel
+from replicator.guests.qemu_qmp import FastChannel, encode_command
 
 STOP, SAVE, CONT = "stop", "xen-save-devices-state", "cont"
 
@@ -24,17 +24,27 @@ class Monitor:
     def __init__(self, sock: socket.socket, states: list[bytes]) -> None:
         self._socket = sock
         self._states = states
+        self.greeting: object = {}
+        self.enabled: list[str] = []
         self.heard: list[str] = []
         self.state_fd = -1
 
     async def serve(self) -> None:
         reader, writer = await asyncio.open_connection(sock=self._socket)
         try:
-            writer.write(b'{"QMP": {}}\n')
+            writer.write(json.dumps({"QMP": self.greeting}).encode() + b"\n")
             while line := await reader.readline():
-                writer.write(json.dumps(self._answer(json.loads(line)["execute"])).encode() + b"\n")
+                message = json.loads(line)
+                self.enabled += message.get("arguments", {}).get("enable", [])
+                writer.write(json.dumps(self._respond(message)).encode() + b"\n")
         finally:
             writer.close()
+
+    def _respond(self, message: dict[str, str]) -> dict[str, object]:
+        if message.keys() <= {"execute", "arguments"}:
+            return self._answer(message["execute"])
+        self.heard.append("refused")
+        return {"error": {"desc": "an unexpected member"}}
 
     def _answer(self, command: str) -> dict[str, object]:
         self.heard.append(command)
@@ -55,6 +65,42 @@ def scene(states: list[bytes], play: Callable[[FastControl, Monitor], Awaitable[
             return monitor.heard[1:]
 
     return asyncio.run(run())
+
+
+def test_a_command_that_was_sent_ahead_is_done_when_it_is_sent_or_refused_for_another() -> None:
+    one, other = encode_command("one", {"n": 1}), encode_command("other")
+
+    async def play(control: FastControl, monitor: Monitor) -> None:
+        channel = control.channel
+        channel.prime(one)
+        channel.prime(one)
+        assert await channel.execute(one) == {}
+        channel.prime(one)
+        first, second = channel.send(other, one)
+        assert (await channel.answer(first), await channel.answer(second)) == ({}, {})
+        channel.prime(other)
+        await channel.settle()
+        assert await channel.execute(other) == {}
+
+    assert scene([], play) == ["one", "refused", "other", "one", "other"]
+
+
+@pytest.mark.parametrize(
+    ("greeting", "enabled"),
+    [({"capabilities": ["new", "oob"]}, ["oob"]), ({"capabilities": ["new", 1]}, []), ({}, []), (1, [])],
+)
+def test_qemu_reads_ahead_where_it_can(greeting: object, enabled: list[str]) -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        monitor, channel = Monitor(theirs, []), FastChannel(ours)
+        monitor.greeting = greeting
+        serving = asyncio.create_task(monitor.serve())
+        await channel.open()
+        assert monitor.enabled == enabled
+        channel.close()
+        await serving
+
+    asyncio.run(run())
 
 
 @contextlib.asynccontextmanager

@@ -15,10 +15,18 @@ from hypothesis import strategies as st
 
 from replicator.errors import GuestError
 from replicator.guests.qemu_qmp import FastChannel
-from replicator.guests.qemu_secondary_image import build_image
-from replicator.guests.qemu_secondary_load import find_changes, make_image_file, prove, run_load, write_state
+from replicator.guests.qemu_secondary_image import ROOM_BYTES_MAX, build_image
+from replicator.guests.qemu_secondary_load import (
+    choose_room,
+    find_changes,
+    make_image_file,
+    prove,
+    run_load,
+    write_state,
+)
+from replicator.limits import LIBXL_RECORD_BYTES_MAX
 
-JOB = "load"
+JOB = "l"
 #: As QEMU writes the clock of the day, between two other sections.
 CLOCK = b"\x12\x0bmc146818rtc" + bytes(4) + b"\0\0\0\3"
 STATE = b"QEVM before \x04\0\0\0" + CLOCK + b"12:34:56\x7e\0\0\0\x12 behind"
@@ -74,6 +82,7 @@ def load_with(qemu: ScriptedQemu) -> None:
         try:
             await run_load(channel)
         finally:
+            await channel.settle()
             channel.close()
             await serving
 
@@ -83,7 +92,8 @@ def load_with(qemu: ScriptedQemu) -> None:
 def test_a_load_ends_when_its_job_has() -> None:
     qemu = ScriptedQemu(["created", "running", "concluded"])
     load_with(qemu)
-    assert qemu.asked == ["snapshot-load", *["query-jobs"] * 3, "job-dismiss", "query-status"]
+    look = ["query-jobs", "query-status"]
+    assert qemu.asked == ["snapshot-load", *look * 3, "job-dismiss"]
     assert qemu.jobs == []
 
 
@@ -142,6 +152,13 @@ def test_a_state_without_room_is_refused() -> None:
         os.close(fd)
 
 
+@given(st.integers(1, LIBXL_RECORD_BYTES_MAX))
+def test_the_room_is_enough_for_a_state_that_has_grown(state_bytes: int) -> None:
+    room = choose_room(state_bytes)
+    assert min(8 * state_bytes, LIBXL_RECORD_BYTES_MAX) <= room <= ROOM_BYTES_MAX
+    assert build_image(room).room_bytes >= room
+
+
 def run(work: Coroutine[None, None, None]) -> None:
     asyncio.run(work)
 
@@ -162,11 +179,11 @@ class Machine:
 def test_proof_is_what_is_saved_after_a_load() -> None:
     for right in (None, STATE.replace(b"12:34:56", b"12:34:57")):
         machine = Machine(right)
-        run(prove(machine.load, machine.save))
+        run(prove(STATE, machine.load, machine.save))
     for wrong in (STATE.replace(b"behind", b"beside"), STATE + b"!", STATE.replace(b"12:34:56", b"12:3")):
         machine = Machine(wrong)
         with pytest.raises(GuestError, match="differs after a load, from byte"):
-            run(prove(machine.load, machine.save))
+            run(prove(STATE, machine.load, machine.save))
 
 
 @given(st.integers(0, len(STATE) - 1))

@@ -47,14 +47,14 @@ class Kernel:
 
 
 class Vm:
-    """RAM, the process that writes it as the guest, and us who write it as the secondary."""
+    """RAM, the process that writes it as the guest, and us who write it as the secondary. A look has four parts."""
 
     def __init__(self, looks: int) -> None:
         fd = os.memfd_create("vm")
         os.ftruncate(fd, PAGES * PAGE_SIZE)
         self.ram = GuestRam(fd, GuestLayout.flat(PAGES))
         os.close(fd)
-        self.tracker = SecondaryTracker(self.ram, looks=looks)
+        self.tracker = SecondaryTracker(self.ram, looks=looks, look_pages=PAGES // 4)
         self.kernel = Kernel()
         self.tracker.follow(self.kernel)
         self._turn = 0
@@ -69,8 +69,18 @@ class Vm:
             self.kernel.written.add(pfn)
 
     def we_write(self, *pfns: int) -> None:
+        written = DirtyBitmap(PAGES)
         for pfn in pfns:
             self._write(pfn)
+            written.set_range(pfn, 1)
+        self.tracker.absorb(written)
+
+    def look(self, first: int = 1, last: int = 4) -> None:
+        """Look at these parts; the fourth is the last."""
+        for part in range(first, last + 1):
+            assert self.tracker.look_on() == (part < 4)
+        if last == 4:
+            self.tracker.end_look()
 
     def move(self) -> Kernel:
         """The guest is in another process."""
@@ -78,9 +88,9 @@ class Vm:
         self.tracker.follow(self.kernel)
         return old
 
-    def scan(self, *, live: bool = False) -> set[int]:
+    def scan(self) -> set[int]:
         bitmap = DirtyBitmap(PAGES)
-        assert self.tracker.scan(bitmap, live=live) == bitmap.count()
+        assert self.tracker.scan(bitmap) == bitmap.count()
         return set(bitmap.pfns())
 
     def close(self) -> None:
@@ -100,33 +110,104 @@ def test_only_what_the_guest_wrote_is_reported_from_the_first_scan_on(vm: Vm) ->
     vm.guest_writes(3)
     assert vm.scan() == {3}
     vm.we_write(5)
-    vm.tracker.absorb()
     vm.guest_writes(7)
     assert vm.scan() == {7}
 
 
-def test_what_a_load_writes_is_reported(vm: Vm) -> None:
-    vm.we_write(1)
-    vm.tracker.absorb()
-    vm.guest_writes(2)  # the process writes, while it loads
-    assert vm.scan() == {2}
-
-
-def test_a_look_keeps_what_it_finds_for_the_next_scan(vm: Vm) -> None:
+def test_what_counts_as_written_by_now_is_told_by_the_next_scan(vm: Vm) -> None:
     vm.guest_writes(2)
-    vm.kernel.written.add(4)  # with what was there
-    assert vm.tracker.look() == 1
-    assert vm.tracker.looks_left == 2
-    assert vm.tracker.look() == 0
+    assert vm.tracker.count_written() == 1
     vm.guest_writes(3)
-    assert vm.scan() == {2, 3, 4}
+    assert vm.tracker.count_written() == 2
+    assert vm.scan() == {2, 3}
+    assert vm.tracker.count_written() == 0
+
+
+def test_the_first_look_makes_the_copy_and_the_others_prove(vm: Vm) -> None:
+    vm.guest_writes(1)
+    assert (vm.tracker.name, vm.tracker.is_audited) == ("uffd", True)
+    vm.look(last=1)
+    assert vm.tracker.name == "uffd+shadow"
+    vm.look(first=2)
+    assert vm.tracker.looks_left == 3
+    for left in (2, 1, 0):
+        vm.guest_writes(left)
+        vm.look()
+        assert vm.tracker.looks_left == left
+    assert (vm.tracker.name, vm.tracker.is_audited) == ("uffd", False)
+    assert vm.scan() == {0, 1, 2}
+    assert not vm.tracker.look_on()
+    vm.move()
     assert vm.tracker.name == "uffd"
 
 
-def test_a_look_finds_a_tracker_that_misses_a_page(vm: Vm) -> None:
+@pytest.mark.parametrize("looked", [1, 3])
+def test_a_look_goes_on_over_a_checkpoint(vm: Vm, looked: int) -> None:
+    vm.look()
+    vm.guest_writes(2, 9, 13)
+    vm.look(last=looked)
+    assert vm.scan() == {2, 9, 13}
+    vm.we_write(3, 10, 14)
+    vm.guest_writes(4, 11)  # the load does
+    vm.guest_writes(10)
+    vm.look(first=looked + 1)
+    assert (vm.tracker.looks_left, vm.tracker.name) == (2, "uffd+shadow")
+    assert vm.scan() == {4, 10, 11}
+
+
+def test_nothing_is_compared_while_it_is_not_allowed(vm: Vm) -> None:
+    vm.look()
+    vm.guest_writes(2)
+    vm.tracker.allow_looks(False)
+    for _ in range(9):
+        assert vm.tracker.look_on()
+    vm.tracker.allow_looks(True)
+    vm.look()
+    assert vm.tracker.looks_left == 2
+
+
+def test_what_was_reported_during_the_look_before_may_be_seen_in_this_one(vm: Vm) -> None:
+    vm.look()
+    vm.look(last=1)
+    vm.guest_writes(1)  # its part has been looked at
+    assert vm.scan() == {1}
+    vm.look(first=2)
+    vm.look()
+    assert vm.tracker.looks_left == 1
+
+
+@pytest.mark.parametrize("told_before", [False, True])
+def test_a_look_finds_a_tracker_that_misses_a_page(
+    vm: Vm, told_before: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if told_before:
+        vm.guest_writes(5)
+        vm.scan()
+    for _ in range(2):
+        vm.look()
     vm.kernel.blind = {5}
+    vm.guest_writes(4, 5)
+    vm.scan()
+    with caplog.at_level(logging.WARNING):
+        vm.look()
+    assert "missed 1 written pages" in caplog.text
+    assert (vm.tracker.name, vm.kernel.closed) == ("shadow", True)
+    assert vm.scan() == ALL
     vm.guest_writes(5)
-    vm.tracker.look()
+    assert vm.scan() == {5}
+    next_kernel = Kernel()
+    vm.tracker.follow(next_kernel)
+    assert next_kernel.closed
+    vm.guest_writes(10)
+    assert vm.scan() == {10}
+
+
+def test_a_page_that_a_load_writes_untold_is_found(vm: Vm) -> None:
+    vm.look()
+    vm.kernel.blind = {12}
+    vm.we_write(1)
+    vm.guest_writes(12)
+    vm.look()
     assert vm.tracker.name == "shadow"
     assert vm.scan() == ALL
 
@@ -146,50 +227,7 @@ def test_all_pages_are_told_of_a_process_that_cannot_be_asked_any_more(vm: Vm) -
     assert vm.scan() == ALL
     vm.guest_writes(1)
     assert vm.scan() == {1}
-    assert vm.tracker.name == "uffd+shadow"
-
-
-def test_the_audit_ends_after_its_looks(vm: Vm) -> None:
-    for left in (3, 2, 1):
-        assert vm.tracker.looks_left == left and vm.tracker.has_shadow
-        assert vm.tracker.name == "uffd+shadow"
-        vm.guest_writes(left)
-        assert vm.scan() == {left}
     assert vm.tracker.name == "uffd"
-    assert not vm.tracker.has_shadow
-    vm.move()
-    assert vm.tracker.name == "uffd"
-
-
-def test_a_live_scan_is_no_look_but_counts_as_reported(vm: Vm) -> None:
-    vm.guest_writes(1)
-    assert vm.scan(live=True) == {1}
-    assert vm.tracker.looks_left == 3
-    vm.guest_writes(2)
-    assert vm.scan() == {2}
-    assert vm.tracker.looks_left == 2
-
-
-@pytest.mark.parametrize("while_loading", [False, True])
-def test_a_tracker_that_misses_a_page_is_replaced_for_good(
-    vm: Vm, while_loading: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    vm.kernel.blind = {9}
-    if while_loading:
-        vm.we_write(1)
-        vm.tracker.absorb()
-    vm.guest_writes(8, 9)
-    with caplog.at_level(logging.WARNING):
-        assert vm.scan() == ALL
-    assert "missed 1 written pages" in caplog.text
-    assert vm.tracker.name == "shadow"
-    vm.guest_writes(9)
-    assert vm.scan() == {9}
-    next_kernel = Kernel()
-    vm.tracker.follow(next_kernel)
-    assert next_kernel.closed
-    vm.guest_writes(10)
-    assert vm.scan() == {10}
 
 
 def test_a_tracker_that_fails_is_replaced(vm: Vm) -> None:
@@ -205,7 +243,6 @@ def test_without_the_kernel_the_shadow_copy_tracks_and_our_writes_are_left_out()
     assert vm.tracker.name == "shadow"
     vm.scan()
     vm.we_write(3)
-    vm.tracker.absorb()
     vm.guest_writes(4)
     assert vm.scan() == {4}
     vm.close()
@@ -214,7 +251,8 @@ def test_without_the_kernel_the_shadow_copy_tracks_and_our_writes_are_left_out()
 STEPS = st.one_of(
     st.tuples(st.just("guest"), st.integers(0, PAGES - 1)),
     st.tuples(st.just("checkpoint"), st.booleans()),
-    st.tuples(st.just("scan"), st.booleans()),
+    st.tuples(st.just("scan"), st.just(0)),
+    st.tuples(st.just("look"), st.just(0)),
     st.tuples(st.just("break"), st.just(0)),
 )
 
@@ -232,14 +270,16 @@ def test_no_written_page_is_ever_left_out(steps: list[tuple[str, int]], looks: i
                 written.add(value)
             elif step == "break":
                 vm.kernel.broken, is_whole = True, False
+            elif step == "look":
+                if not vm.tracker.look_on():
+                    vm.tracker.end_look()
             else:
-                reported = vm.scan(live=step == "scan" and bool(value))
+                reported = vm.scan()
                 assert written <= reported
                 assert not is_whole or reported == written
                 written = set()
             if step == "checkpoint":
                 vm.we_write(0, 1)
-                vm.tracker.absorb()
                 if value:
                     vm.move()
     finally:
@@ -257,7 +297,7 @@ def test_the_kernels_own_tracker_reports_from_arming_on() -> None:
     tracker.follow(kernel)
     memory[5 * PAGE_SIZE] ^= 1
     bitmap = DirtyBitmap(PAGES)
-    tracker.scan(bitmap, live=False)
+    tracker.scan(bitmap)
     assert 5 in bitmap.pfns()
     tracker.close()
     ram.close()

@@ -20,7 +20,7 @@ from replicator.demo.golden import Golden, start_from_golden
 from replicator.demo.guest_scripts import COMMAND_PORT
 from replicator.errors import GuestError
 from replicator.guests.base import Guest, NicEndpoint, SecondaryVm
-from replicator.guests.qemu_secondary import start_secondary_vm
+from replicator.guests.qemu_secondary import QemuVmStarter
 from replicator.guests.qemu_secondary_process import SecondaryProcess
 from replicator.guests.qemu_secondary_ways import (
     SNAPSHOT_LOAD,
@@ -130,7 +130,7 @@ class Pair:
         copied = copy_pages(self.primary.ram, self.secondary.ram, dirty.pfns())
         self.state = await self.primary.save_device_state()
         began = time.perf_counter()
-        await self.secondary.reload(self.state)
+        await self.secondary.reload(self.state, dirty)
         self.reload_ms.append((time.perf_counter() - began) * 1e3)
         return copied
 
@@ -183,9 +183,9 @@ async def qemu_pair(golden: Golden, place: Path, first_way: FirstWay) -> AsyncIt
         await primary.pause()
         begin_tracking_and_copy(primary, place / "a-ram", place / "b-ram")
         device_state = await primary.save_device_state()
-        secondary = await start_secondary_vm(
-            golden.config, place / "b-ram", place / "b", device_state, first_way=first_way
-        )
+        starter = QemuVmStarter(golden.config, place / "b-ram", place / "b", first_way=first_way)
+        undo.push_async_callback(starter.close)
+        secondary = await starter.start(device_state)
         undo.push_async_callback(secondary.kill)
         other_talk = LinuxTalk(secondary.nics[0])
         undo.callback(other_talk.close)

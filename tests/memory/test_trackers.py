@@ -17,7 +17,7 @@ from typing import Protocol
 import pytest
 from memory_tools import TIMEOUT_S, Writer
 
-from replicator.errors import GuestError
+from replicator.errors import GuestError, NativeError
 from replicator.memory import (
     Audit,
     DirtyBitmap,
@@ -28,9 +28,11 @@ from replicator.memory import (
     ShadowTracker,
     UffdTracker,
     inject_uffd,
+    pfn_array,
     receive_preloaded_uffd,
 )
 from replicator.memory.uffd import SOCKET_VARIABLE
+from replicator.units import PAGE_SIZE
 
 StartWriter = Callable[..., Writer]
 Track = Callable[[Writer], UffdTracker]
@@ -247,6 +249,24 @@ def test_shadow_reports_exactly_the_changes(ram: GuestRam, start_writer: StartWr
     shadow.arm()
     assert shadow.scan(ram.layout.new_bitmap()) == ram.layout.pages
     check_random_writes(shadow, writer, ram.layout)
+    shadow.close()
+
+
+def test_shadow_looks_at_a_part_and_takes_what_it_is_told(ram: GuestRam) -> None:
+    pages = ram.layout.file_bytes // PAGE_SIZE
+    shadow = ShadowTracker(ram)
+    shadow.arm()
+    shadow.scan(ram.layout.new_bitmap())
+    ram.scatter(pfn_array([0, 1]), bytes([7]) * (2 * PAGE_SIZE))
+    told = ram.layout.new_bitmap()
+    told.set_range(1, 1)
+    shadow.absorb(told)
+    found = ram.layout.new_bitmap()
+    assert shadow.scan_part(1, pages - 1, found) == 0
+    assert shadow.scan_part(0, pages, found) == 1
+    assert list(found.pfns()) == [0]
+    with pytest.raises(NativeError):
+        shadow.scan_part(pages, 1, found)
     shadow.close()
 
 

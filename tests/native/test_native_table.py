@@ -84,6 +84,7 @@ PROOFS = {
     "rp_shadow_create": Proof(TRACKERS, "ShadowTracker(", "ram"),
     "rp_shadow_destroy": Proof(BOUNDS, "shadow.close(", "ram"),
     "rp_shadow_scan": Proof(TRACKERS, "ShadowTracker(", "ram"),
+    "rp_shadow_absorb": Proof(TRACKERS, "shadow.absorb(", "ram"),
     "rp_uffd_open": Proof(OWN_UFFD, "open_own_uffd("),
     "rp_uffd_enable": Proof(TRACKERS, "UffdTracker("),
     "rp_uffd_register": Proof(BOUNDS, "rp_uffd_register(", "scanner"),

@@ -9,7 +9,8 @@ from typing import Any
 
 from replicator.engine import events as ev
 from replicator.errors import GuestError, StoreError
-from replicator.guests.base import Died
+from replicator.guests.base import Died, DirectStarter
+from replicator.memory import DirtyBitmap
 from replicator.memory.pages import GuestLayout, Segment
 from replicator.service.vm_desk import VmDesk, VmParts
 from replicator.units import Epoch
@@ -26,7 +27,7 @@ class Vm:
         await self.death.wait()
         yield Died("signal 9")
 
-    async def reload(self, _: bytes) -> None:
+    async def reload(self, _: bytes, __: DirtyBitmap | None = None) -> None:
         if self.death.is_set():
             raise GuestError("it is gone")
 
@@ -43,7 +44,11 @@ class Stand:
     def __init__(self) -> None:
         self.vms: list[Vm] = []
         self.posted: asyncio.Queue[tuple[ev.Event, Callable[[], bool]]] = asyncio.Queue()
-        self.store: Any = SimpleNamespace(device_state=lambda: b"state", mark_vm=lambda: None)
+        self.store: Any = SimpleNamespace(
+            device_state=lambda: b"state",
+            mark_vm=lambda: None,
+            ram=SimpleNamespace(take_written=lambda: DirtyBitmap(8)),
+        )
         relay: Any = SimpleNamespace(
             detach=lambda: None,
             attach=lambda _: None,
@@ -54,7 +59,7 @@ class Stand:
         parts = VmParts(
             self.store,
             GuestLayout((Segment(0, 0, 8),)),
-            self.start,
+            DirectStarter(self.start),
             lambda: relay,
             lambda _: SimpleNamespace(),
         )  # type: ignore[arg-type, return-value]

@@ -91,3 +91,13 @@ def test_discarded_it_is_synchronised_anew(fixture: Fixture, shape: Shape) -> No
     let_vm_write(fixture)
     fixture.store.discard("the VM died")
     fixture.commit(make_epoch(1, 2, shape.full(5), b"state 5"), first_of_sync=True)
+
+
+def test_it_tells_which_pages_epochs_have_written(fixture: Fixture, shape: Shape) -> None:
+    ram = fixture.store.ram
+    assert ram.take_written().count() == ram.layout.pages, "nobody has asked before"
+    assert ram.take_written().count() == 0
+    let_vm_write(fixture)
+    fixture.commit(make_epoch(1, 2, shape.full(2), b"state"))
+    assert ram.take_written().count() == ram.layout.pages
+    assert ram.take_written().count() == 0

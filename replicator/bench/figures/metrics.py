@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from replicator.bench.figures.checkpoints import STAGES, stage_metric
 from replicator.errors import require
 
 
@@ -49,6 +50,7 @@ METRICS: Final[dict[str, Metric]] = {
         Metric("checkpoint p50", "ms"),
         Metric("checkpoint p99", "ms"),
         Metric("checkpoint max", "ms"),
+        *(Metric(stage_metric(stage), "ms") for stage in STAGES),
         Metric("checkpoints, differs", ""),
         Metric("checkpoints, timeout", ""),
         Metric("checkpoints, buffer", ""),

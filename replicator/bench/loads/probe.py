@@ -1,8 +1,9 @@
 """A client with one request under way: the next is sent when the reply to the last is there.
 
-    python -m replicator.bench.loads.probe ADDRESS redis|icmp [--seconds N | --until-told] [--gap-ms N --seed N]
+    python -m replicator.bench.loads.probe ADDRESS redis|clock|icmp [--seconds N | --until-told] [--gap-ms N --seed N]
 
-`redis` sends INCR over one TCP connection, `icmp` echo requests from a raw socket. `--gap-ms` waits between two
+`redis` sends INCR over one TCP connection, `icmp` echo requests from a raw socket. `clock` sends INCR too, and TIME
+once a second in its place, which no two guests answer alike. `--gap-ms` waits between two
 requests, for a time drawn anew from 0 to twice that long, so that requests fall anywhere in an epoch. One JSON line at
 the end says what was seen. `--until-told` goes on until stdin ends, and says each reply as it comes: `{"event":
 "reply", "at_ns": CLOCK_MONOTONIC, "sent_ns": ...}`.
@@ -19,8 +20,8 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from replicator.bench.figures.stats import percentile
 from replicator.demo.client import Connection
@@ -32,6 +33,8 @@ _PATIENCE_S = 30.0
 _ICMP = struct.Struct("!BBHHH")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _KEY = "replicator-bench"
+#: From one reply that differs between two guests to the next.
+CLOCK_EVERY_NS = NS_PER_S
 
 
 class Asker(Protocol):
@@ -51,6 +54,22 @@ class RedisAsker:
         self._connection.ask("INCR", _KEY)
 
 
+class ClockAsker(RedisAsker):
+    """As RedisAsker, but asks for the guest's time of day every CLOCK_EVERY_NS."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self._asked_ns = time.monotonic_ns()
+
+    def ask(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._asked_ns < CLOCK_EVERY_NS:
+            super().ask()
+            return
+        self._asked_ns = now_ns
+        self._connection.ask("TIME")
+
+
 class IcmpAsker:
     """Echo requests. One that is lost is not sent again: then there is no reply in time."""
 
@@ -68,6 +87,13 @@ class IcmpAsker:
                 pass
         except OSError as error:
             raise TransportError(f"no echo: {error}") from error
+
+
+ASKERS: Final[Mapping[str, Callable[[str], Asker]]] = {
+    "redis": RedisAsker,
+    "clock": ClockAsker,
+    "icmp": IcmpAsker,
+}
 
 
 def encode_echo(identifier: int, number: int, payload: bytes = bytes(56)) -> bytes:
@@ -134,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or that of the error that is told on stderr."""
     parser = argparse.ArgumentParser(prog="replicator.bench.loads.probe")
     parser.add_argument("address")
-    parser.add_argument("kind", choices=("redis", "icmp"))
+    parser.add_argument("kind", choices=tuple(ASKERS))
     until = parser.add_mutually_exclusive_group()
     until.add_argument("--seconds", type=float, default=1.0)
     until.add_argument("--until-told", action="store_true")
@@ -142,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     try:
-        asker: Asker = (RedisAsker if options.kind == "redis" else IcmpAsker)(options.address)
+        asker = ASKERS[options.kind](options.address)
         began_ns = time.monotonic_ns()
         end_ns = began_ns + int(options.seconds * NS_PER_S)
         is_over = stdin_has_ended if options.until_told else lambda: time.monotonic_ns() >= end_ns

@@ -105,6 +105,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
         Workload("get", "redis GET, 50 connections", _redis(RedisLoad("get"))),
         Workload("request", "one INCR at a time", _probe("redis")),
         Workload("spaced", "one INCR at a time, at any moment of an epoch", _probe("redis", _GAP_MS)),
+        Workload("clock", "one INCR at a time, TIME once a second: twins differ", _probe("clock")),
         Workload("ping", "one ICMP echo at a time", _probe("icmp")),
         Workload("compute", "arithmetic in the guest", _work("compute")),
         Workload("write", "words written all over 16 MiB in the guest", _work("write")),
