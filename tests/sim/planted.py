@@ -17,6 +17,7 @@ from replicator.arbiter.base import ArbiterRecord, Lease
 from replicator.arbiter.rules import Rule
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
+from replicator.engine import pacing
 from replicator.engine.compare.compared_output import ComparedOutput
 from replicator.engine.compare.datagram_flow import DatagramFlow
 from replicator.engine.compare.events import SecondarySaid
@@ -36,6 +37,7 @@ from replicator.output.core import RelayCore
 from replicator.service import part_decoder, secondary_line, secondary_role
 from replicator.service.arbiter_requests import ArbiterRequests
 from replicator.service.daemon import Daemon
+from replicator.service.early_news import EarlyNews
 from replicator.service.epoch_steps import EpochSteps
 from replicator.service.epoch_writer import OutgoingEpoch
 from replicator.service.guest_commands import GuestCommands
@@ -365,6 +367,22 @@ def an_abandoned_epoch_keeps_the_wire(patch: pytest.MonkeyPatch) -> None:
                     await self._send_part(coded)
 
     patch.setattr(OutgoingEpoch, "_send_waiting", send_waiting)
+
+
+@planted("C7")
+def a_lease_that_lapses_before_its_primary_is_there(patch: pytest.MonkeyPatch) -> None:
+    hear = EarlyNews._hear
+
+    def hear_late(self: EarlyNews, event: Any) -> None:
+        if self._role is not None:
+            hear(self, event)
+
+    patch.setattr(EarlyNews, "_hear", hear_late)
+
+
+@planted("C7")
+def a_pause_that_hung_sets_the_pace(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pacing, "RUN_MAX_NS", 1 << 62)
 
 
 @planted("C7")
