@@ -2,8 +2,8 @@
 
     WAITING -> [LIVE ...] -> PAUSING -> COPYING -> SAVING -> RESUMING -> WAITING
     WAITING -> [EARLY]    -> PAUSING -> ...
-                          ... SAVING -> STANDING -> RESUMING when the epoch is `last`: sent, and not resumed until it is told;
-                in COLO it is sent when it is saved, too, but the guest goes on at once
+                          ... SAVING -> STANDING -> RESUMING when the epoch is `last`: sent, and not resumed until it is
+                told; in COLO it is sent when it is saved, too, but the guest goes on at once
                 PAUSING -> JOINING -> COPYING in COLO, until the secondary's VM stands still and its pages are owed too
 
 An epoch starts LIVE (copied while the guest runs, pass after pass) when much is owed: at a synchronisation, and after a

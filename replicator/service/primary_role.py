@@ -1,8 +1,8 @@
 """Runs a primary: which of its hands carries out which of the machine's effects, and the way of events to the machine.
 
 Events come in one at a time; an effect that takes time runs as a task and reports with an event. Commands to the guest,
-COLO's to the other side's VM, and the steps of a pause begin at once, in the order asked for, when all other effects of the event are carried out:
-nothing else has a turn in between. This file decides nothing: which effect follows which event is engine/primary.py's.
+COLO's to the other side's VM, and the steps of a pause begin at once, in the order asked for, when all other effects of
+the event are carried out: nothing else has a turn in between. This file decides nothing: which effect follows which event is engine/primary.py's.
 How an effect is carried out say epoch_steps.py, guest_commands.py, secondary_line.py and arbiter_requests.py.
 """
 

@@ -55,7 +55,8 @@ class VmDesk:
     # The session.
 
     def open_channel(self, frames: bytes) -> None:
-        """Of a session that was accepted: a VM will be wanted. Without a channel nothing is compared, and the primary finds that out."""
+        """Of a session that was accepted: a VM will be wanted. Without a channel nothing is compared, and the primary finds
+        that out."""
         try:
             relay = self.relay = self.relay or self._parts.make_relay()
             # An older one has the port.
