@@ -1,8 +1,8 @@
 """Which dirty tracker a guest gets, and what happens when it fails.
 
 The kernel's tracker (userfaultfd) comes first. During the live rounds of the first synchronisation an audit compares it
-with fingerprints of the pages; a tracker that misses a page there, or that cannot be had, or that fails later, is replaced by the
-shadow tracker with a warning. The scan in which that happens reports every page, so nothing is lost by the change.
+with fingerprints of the pages; a tracker that misses a page there, or that cannot be had, or that fails later, is
+replaced by the shadow tracker with a warning. The scan in which that happens reports every page, so nothing is lost by the change.
 
 The tracker is armed at the first scan, not before: it reports all pages then anyway, and a standby that takes over
 shall not spend time on a copy of its RAM before it runs.

@@ -1,8 +1,9 @@
 """The primary's side of a COLO pair: a relay's core whose output is compared, with a channel to the secondary's relay.
 
 Inputs go into the channel before the guest here gets them, and later, gathered, to whoever keeps the replica's log.
-What comes out of it is the secondary's word, and goes to `ComparedOutput`. A channel that breaks ends the comparison at once: what is held waits for its commit, so nothing can
-leave for which the secondary's word is missing. No sockets here and no threads, as in `output.core`."""
+What comes out of it is the secondary's word, and goes to `ComparedOutput`. A channel that breaks ends the comparison at
+once: what is held waits for its commit, so nothing can leave for which the secondary's word is missing. No sockets here
+and no threads, as in `output.core`."""
 
 from __future__ import annotations
 
