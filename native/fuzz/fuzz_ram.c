@@ -212,6 +212,17 @@ static void check_prints(const struct rp_bitmap *wanted, uint64_t wanted_pages)
     rp_bitmap_destroy(changed);
 }
 
+/* What the frames hold now is no change to the fingerprints any more. */
+static void renew_prints(const struct rp_bitmap *where)
+{
+    struct rp_bitmap *changed = NULL;
+    uint64_t pages = 0;
+    DEMAND(rp_bitmap_create(rp_layout_pfn_limit(guest.layout), &changed) == 0);
+    DEMAND(rp_prints_scan(guest.prints, where, changed, &pages) == 0);
+    DEMAND(pages == rp_bitmap_count(changed));
+    rp_bitmap_destroy(changed);
+}
+
 static void check_file_and_scan(void)
 {
     size_t bytes = 2 * guest.half * PAGE;
@@ -222,6 +233,7 @@ static void check_file_and_scan(void)
     /* What was absorbed is no change any more. */
     DEMAND(rp_bitmap_set_range(bitmap, 0, 1) == 0);
     DEMAND(rp_shadow_absorb(guest.shadow, bitmap) == 0);
+    renew_prints(bitmap);
     memcpy(guest.seen, guest.file, PAGE);
     DEMAND(rp_bitmap_clear_range(bitmap, 0, 1) == 0);
     /* In two parts. */

@@ -71,7 +71,7 @@ def test_the_last_block_may_be_short(size: int, blocks: int) -> None:
 
 
 def test_a_header_says_what_is_rebuilt_unless_nothing_is() -> None:
-    coded = s.EpochPart(bytes(16), 1, 0, 100, PAGES, record_bytes(1), bytes(range(8)))
+    coded = s.EpochPart(bytes(16), 1, 0, 100, PAGES, record_bytes(1), bytes(range(16)))
     assert s.decode(s.encode(coded)) == coded
     wrong = (
         s.EpochPart(bytes(16), 1, 0, 100, PAGES),
