@@ -61,4 +61,4 @@ def test_a_primary_starts_with_a_policy_of_its_own(pair: Pair) -> None:
 def test_a_policy_that_cannot_be_is_refused_before_anything_starts(pair: Pair) -> None:
     refused = replicator("primary", pair.folder / "a.toml", "--max-iterations", "1")
     assert refused.code == CONFIG_ERROR
-    assert "[sync] max_iterations = 1 is not in 5..10000" in refused.err
+    assert "[sync] max_iterations = 1 is not in 4..10000" in refused.err
