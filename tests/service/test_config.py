@@ -66,7 +66,7 @@ MISTAKES = [
         "lower interval_min_ms",
     ),
     (("[peer]", '[sync]\non_busy = "panic"\n[peer]'), "[sync]: on_busy = 'panic'", '"abort"'),
-    (("[peer]", "[sync]\nmax_iterations = 2\n[peer]"), "max_iterations = 2", "set max_iterations to 5"),
+    (("[peer]", "[sync]\nmax_iterations = 2\n[peer]"), "max_iterations = 2", "set max_iterations to 4"),
     (
         ("[peer]", "[sync]\nmax_downtime_ms = 2000\nmax_time_s = 1\n[peer]"),
         "2000 ms is longer",
