@@ -19,7 +19,7 @@ from replicator.service.primary_parts import ColoParts, Post
 from replicator.service.recorder import BackChannelRecorder
 from replicator.units import Epoch
 from replicator.wire import session as wire
-from replicator.wire.back_channel import parse_piece
+from replicator.wire.back_channel import check_of, parse_piece
 from replicator.wire.layout import CheckpointStateId
 
 _LOG = logging.getLogger(__name__)
@@ -71,16 +71,22 @@ class ColoLine:
 
     def hear(self, message: wire.CheckpointWord, payload: memoryview) -> None:
         """A piece of what the secondary says."""
+        if message.check != check_of(payload):
+            self._refuse(message, "was changed on its way")
+            return
         try:
             state, pfns = parse_piece(payload, self._pfn_end)
         except WireError as error:
-            self._post(ev.EpochRefused(Epoch(message.epoch), f"its word on a checkpoint is none: {error}"))
+            self._refuse(message, f"is none: {error}")
             return
         if state is not None:
             self._state, self._pfns = state, array("Q")
         self._pfns.extend(pfns)
         if not message.more:
             self._take(message)
+
+    def _refuse(self, message: wire.CheckpointWord, why: str) -> None:
+        self._post(ev.EpochRefused(Epoch(message.epoch), f"its word on a checkpoint {why}"))
 
     def _take(self, message: wire.CheckpointWord) -> None:
         state, pfns, epoch = self._state, self._pfns, Epoch(message.epoch)

@@ -42,7 +42,7 @@ from replicator.service.vm_desk import VmDesk, VmParts, word_of
 from replicator.store import ReplicaStore
 from replicator.units import Epoch
 from replicator.wire import session as wire
-from replicator.wire.back_channel import Piece, suspended_word
+from replicator.wire.back_channel import Piece, check_of, suspended_word
 
 _LOG = logging.getLogger(__name__)
 
@@ -341,7 +341,7 @@ class SecondaryRole:
         await self._say(effect.session, effect.epoch, word_of(runs=effect.runs))
 
     async def _say(self, session: bytes, epoch: Epoch, piece: Piece) -> bool:
-        word = wire.CheckpointWord(session, epoch, len(piece.records), piece.more)
+        word = wire.CheckpointWord(session, epoch, len(piece.records), check_of(piece.records), piece.more)
         return await self._reply(word, piece.records, patience_s=WORD_PATIENCE_S)
 
     async def _activate_vm(self, _: fx.ActivateVm) -> ev.Event:

@@ -287,6 +287,8 @@ class CheckpointWord:
     session: SessionId
     epoch: Positive
     record_bytes: Annotated[int, integer(1, PIECE_BYTES_MAX)]
+    #: Of the records: `back_channel.check_of`.
+    check: Digest
     #: Another piece of the same word follows.
     more: Flag = False
 

@@ -148,7 +148,7 @@ def _messages() -> Iterator[session.Message]:
     yield session.Abort(connection, 18, "wrong-digest", "part 3")
     yield session.InputFrames(connection, 1, (60, 1500))
     yield session.CheckpointNew(connection, 18)
-    yield session.CheckpointWord(connection, 18, 16, True)
+    yield session.CheckpointWord(connection, 18, 16, bytes(16), True)
     yield session.StandDown(3, "stopped by the operator")
     yield session.HandOver(bytes(16), 3, 18)
     yield session.HandOverReply(bytes(16), 18, True, "", 4)

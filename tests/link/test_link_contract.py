@@ -146,7 +146,7 @@ def test_a_peer_that_restarts_is_connected_again(kind: str) -> None:
 @EACH
 def test_replies_wait_for_room_as_long_as_they_may(kind: str) -> None:
     payload = bytes(1 << 17)
-    word = s.CheckpointWord(SESSION, 1, len(payload), True)
+    word = s.CheckpointWord(SESSION, 1, len(payload), bytes(16), True)
 
     async def scenario() -> None:
         async with World(kind) as world:
@@ -160,7 +160,7 @@ def test_replies_wait_for_room_as_long_as_they_may(kind: str) -> None:
             async def tell() -> None:
                 for number in range(200):
                     last = number == 199
-                    told = s.CheckpointWord(SESSION, 2, len(payload), not last)
+                    told = s.CheckpointWord(SESSION, 2, len(payload), bytes(16), not last)
                     await b.link.reply(where.peer_id, told, payload, patience_s=TIMEOUT_S)
 
             telling = asyncio.create_task(tell())

@@ -34,7 +34,7 @@ from replicator.memory.bitmap import DirtyBitmap
 from replicator.memory.pages import GuestRam
 from replicator.observe import status
 from replicator.output.core import RelayCore
-from replicator.service import part_decoder, secondary_line, secondary_role
+from replicator.service import colo_line, part_decoder, secondary_line, secondary_role
 from replicator.service.arbiter_requests import ArbiterRequests
 from replicator.service.daemon import Daemon
 from replicator.service.early_news import EarlyNews
@@ -456,6 +456,11 @@ def what_the_vm_said_in_a_closed_epoch_is_compared_in_the_next(patch: pytest.Mon
 @planted("C3", "C5", in_colo=True)
 def pages_that_the_vm_has_written_are_not_owed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OwedLedger, "owe", lambda self, pfns: None)
+
+
+@planted("C3", "C5", in_colo=True)
+def a_damaged_word_on_a_checkpoint_is_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(colo_line, "check_of", lambda _: mock.ANY)
 
 
 @planted("C3", in_colo=True)

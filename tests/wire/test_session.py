@@ -39,7 +39,7 @@ EXAMPLES: list[s.Message] = [
     s.Abort(SESSION, 18, "wrong-digest", "part 3"),
     s.InputFrames(SESSION, 1, (60, FRAME_BYTES_MAX)),
     s.CheckpointNew(SESSION, 18),
-    s.CheckpointWord(SESSION, 18, 16),
+    s.CheckpointWord(SESSION, 18, 16, bytes(16)),
     s.StandDown(3, "stopped by the operator"),
     s.HandOver(SESSION, 3, 18),
     s.HandOverReply(SESSION, 18, False, "no standby", 3),
