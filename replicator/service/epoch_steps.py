@@ -174,7 +174,7 @@ class EpochSteps:
         try:
             resumed = await self._guest.resume()
         except GuestError as error:
-            self._post(ev.GuestEnded(str(error), died=True))
+            await self._guest.failed(error)
             return
         if not resumed:
             self._post(ev.ResumeDenied(epoch))

@@ -17,7 +17,7 @@ from replicator.service.primary_parts import Post, PrimaryParts
 _LOG = logging.getLogger(__name__)
 
 SHUTDOWN_PATIENCE_S = 20.0
-#: From a failed step to the news that the guest has died, if that was the reason.
+#: From a failed command to the news of the guest's end, if that was the reason.
 DEATH_NEWS_S = 1.0
 
 
@@ -107,12 +107,18 @@ class GuestCommands:
                 self.clock.stop(self._parts.clock.monotonic_ns())
                 await self._parts.guest.pause()
         except GuestError as error:
-            self._post(ev.GuestEnded(str(error), died=True))
+            await self.failed(error)
 
     async def thaw(self) -> None:
         try:
             await self.resume()
         except GuestError as error:
+            await self.failed(error)
+
+    async def failed(self, error: GuestError) -> None:
+        """It could not be commanded, which is its end. One that powers off in a pause refuses to go on before its news
+        are here: called dead, it would be brought back on the other side."""
+        if not await self.hears_of_its_end():
             self._post(ev.GuestEnded(str(error), died=True))
 
     # The end.

@@ -1,16 +1,19 @@
-"""When a guest whose state is saved goes on by itself, and what a resume then does."""
+"""When a guest whose state is saved goes on by itself, and what a resume then does; whose end it is that fails."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from replicator.clock import SYSTEM_CLOCK
+from replicator.engine import events as ev
 from replicator.engine.guest_clock import ClockSettings
 from replicator.errors import GuestError
+from replicator.guests.base import GuestEvent, Panicked, PoweredOff
+from replicator.service import guest_commands
 from replicator.service.guest_commands import GuestCommands
 
 
@@ -109,3 +112,48 @@ def test_a_later_stop_takes_back_the_leave_to_go_on(
         assert not await commands.resume()
 
     assert scene(play).guest.told == ["pause", "save and run on", "pause"]
+
+
+class EndingGuest(Guest):
+    """Off by its own doing while it is paused: it refuses to go on before its news are heard."""
+
+    def __init__(self, news: GuestEvent | None) -> None:
+        super().__init__()
+        self._news = news
+        self._is_refused = asyncio.Event()
+
+    async def resume(self) -> None:
+        self._is_refused.set()
+        raise GuestError("Resetting the Virtual Machine is required")
+
+    async def events(self) -> AsyncIterator[GuestEvent]:
+        await self._is_refused.wait()
+        await asyncio.sleep(0)
+        if self._news is not None:
+            yield self._news
+
+
+def thaw_one_that_ends(news: GuestEvent | None) -> list[ev.Event]:
+    """What is posted of it."""
+    posted: list[ev.Event] = []
+
+    async def run() -> None:
+        parts: Any = Parts()
+        parts.guest = EndingGuest(news)
+        commands = GuestCommands(parts, posted.append)
+        await asyncio.gather(commands.watch(), commands.thaw())
+
+    asyncio.run(run())
+    return posted
+
+
+@pytest.mark.parametrize("news", [PoweredOff(), Panicked("oops")])
+def test_a_guest_that_ends_itself_in_a_pause_is_not_called_dead(news: GuestEvent) -> None:
+    (ended,) = thaw_one_that_ends(news)
+    assert isinstance(ended, ev.GuestEnded)
+    assert not ended.died
+
+
+def test_a_guest_that_refuses_to_go_on_for_no_reason_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_commands, "DEATH_NEWS_S", 0.01)
+    assert thaw_one_that_ends(None) == [ev.GuestEnded("Resetting the Virtual Machine is required", died=True)]
