@@ -65,13 +65,13 @@ static int write_pages(int fd, uint64_t at, const uint8_t *data, uint64_t bytes)
 {
     while (bytes > 0) {
         ssize_t written = pwrite(fd, data, bytes, (off_t)at);
-        if (written < 0 && errno != EINTR)
-            return -errno;
-        if (written > 0) {
-            at += (uint64_t)written;
-            data += written;
-            bytes -= (uint64_t)written;
-        }
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return written < 0 ? -errno : -EIO;
+        at += (uint64_t)written;
+        data += written;
+        bytes -= (uint64_t)written;
     }
     return 0;
 }
@@ -94,41 +94,45 @@ static uint64_t count_filled(const struct rp_ram *ram, const uint64_t *pfns, uin
     return pages;
 }
 
-/* A page of zeros. */
-static int fill_zeros(struct rp_ram *ram, uint64_t pfn, const struct rp_bitmap *absent)
+/* Whether the file holds nothing at `at`. `hole` is [begin, end) of the newest one that was found.
+ */
+static bool is_in_hole(int fd, uint64_t at, uint64_t hole[2])
 {
-    bool is_absent;
-    int code = rp_bitmap_test(absent, pfn, &is_absent);
-    if (code != 0 || is_absent)
-        return code;
-    uint8_t *page = rp_ram_base(ram) + offset_of(ram, pfn);
-    if (!rp_page_is_zero(page))
-        memset(page, 0, PAGE_BYTES);
-    return 0;
+    if (at >= hole[0] && at < hole[1])
+        return true;
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+    /* ENXIO: there is nothing up to the end. A file system that cannot tell holds everything. */
+    if (data < 0 && errno != ENXIO)
+        return false;
+    hole[0] = at;
+    hole[1] = data < 0 ? UINT64_MAX : (uint64_t)data;
+    return at < hole[1];
 }
 
-/* Pages with something in them, one behind the other in the file. */
-static int fill_run(struct rp_ram *ram, int fd, const uint64_t *pfns, uint64_t count,
-                    const uint8_t *body, struct rp_bitmap *absent)
+/* A page of zeros. */
+static void fill_zeros(struct rp_ram *ram, int fd, uint64_t pfn, uint64_t hole[2])
 {
-    for (uint64_t i = 0; i < count; i++) {
-        int code = rp_bitmap_clear_range(absent, pfns[i], 1);
-        if (code != 0)
-            return code;
-    }
-    return write_pages(fd, offset_of(ram, pfns[0]), body, count * PAGE_BYTES);
+    uint64_t at = offset_of(ram, pfn);
+    uint8_t *page = rp_ram_base(ram) + at;
+    if (!is_in_hole(fd, at, hole) && !rp_page_is_zero(page))
+        memset(page, 0, PAGE_BYTES);
 }
 
 int rp_ram_fill(struct rp_ram *ram, int fd, const uint64_t *pfns, uint64_t count,
-                const uint8_t *body, struct rp_bitmap *absent)
+                const uint8_t *body)
 {
-    uint64_t bad_index;
+    /* Forgotten when something is written, which may have been into it. */
+    uint64_t bad_index, hole[2] = {0, 0};
     int code = rp_ram_check(ram, pfns, count, &bad_index);
     for (uint64_t done = 0; done < count && code == 0;) {
         const uint8_t *from = body + done * PAGE_BYTES;
         uint64_t run = count_filled(ram, pfns + done, count - done, from);
-        code = run > 0 ? fill_run(ram, fd, pfns + done, run, from, absent)
-                       : fill_zeros(ram, pfns[done], absent);
+        if (run > 0) {
+            code = write_pages(fd, offset_of(ram, pfns[done]), from, run * PAGE_BYTES);
+            hole[0] = hole[1] = 0;
+        } else {
+            fill_zeros(ram, fd, pfns[done], hole);
+        }
         done += run > 0 ? run : 1;
     }
     return code;

@@ -19,11 +19,10 @@ int rp_ram_gather_present(struct rp_ram *ram, const uint64_t *pfns, uint64_t cou
                           const struct rp_bitmap *absent, uint8_t *body);
 
 /* As rp_ram_scatter, for a file that is filled for the first time: pages of zeros are only written
- * where something else is, and not at all while they are in `absent`; frames that get another
- * content are taken from there. Pages go to the file by `pwrite`, for the first write through a
- * mapping costs a fault. All frames are checked before the first byte moves (-ERANGE); an error of
- * the file leaves some pages written. */
+ * where something else is, and not at all where the file holds nothing. Pages go to the file by
+ * `pwrite`, for the first write through a mapping costs a fault. All frames are checked before the
+ * first byte moves (-ERANGE); an error of the file leaves some pages written. */
 int rp_ram_fill(struct rp_ram *ram, int fd, const uint64_t *pfns, uint64_t count,
-                const uint8_t *body, struct rp_bitmap *absent);
+                const uint8_t *body);
 
 #endif

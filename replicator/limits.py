@@ -16,6 +16,8 @@ LEGACY_PENDING_ENTRIES_MAX = 1 << 20
 LEGACY_UNMAPPED_MAX = 1 << 28
 #: Pages in one PAGE_DATA record that we write; one record is one link part.
 BATCH_PAGES_MAX = 512
+#: The same where many follow one another and nobody waits for the first: each part costs both sides some fixed time.
+BULK_BATCH_PAGES_MAX = 1_000
 #: Largest payload of one link message (a part, a device state cut in pieces).
 PART_BYTES_MAX = 4 << 20
 #: Largest msgpack header or control message.
@@ -45,5 +47,5 @@ COMPARE_CALL_BYTES_MAX = 64 << 10
 #: Highest pfn any header may name: 52-bit fields, but a guest has at most 1 TiB.
 PFN_MAX = (1 << 40) // PAGE_SIZE
 
-if not (8 + BATCH_PAGES_MAX * (8 + PAGE_SIZE) + 8 <= PART_BYTES_MAX <= RECORD_BYTES_MAX):
+if not (8 + BULK_BATCH_PAGES_MAX * (8 + PAGE_SIZE) + 8 <= PART_BYTES_MAX <= RECORD_BYTES_MAX):
     raise AssertionError("one full batch must fit one part, and one part one record")

@@ -184,11 +184,8 @@ static void check_scatter(const struct list *list, uint8_t seed)
         else
             body[i * PAGE + (seed + i) % PAGE] = (uint8_t)i;
     }
-    struct rp_bitmap *absent = find_absent();
-    int code = seed < 192
-                   ? rp_ram_scatter(guest.ram, list->frames, list->count, body)
-                   : rp_ram_fill(guest.ram, guest.fd, list->frames, list->count, body, absent);
-    rp_bitmap_destroy(absent);
+    int code = seed < 192 ? rp_ram_scatter(guest.ram, list->frames, list->count, body)
+                          : rp_ram_fill(guest.ram, guest.fd, list->frames, list->count, body);
     DEMAND(code == (list->bad < list->count ? -ERANGE : 0));
     for (uint64_t i = 0; i < list->count && code == 0; i++)
         memcpy(guest.file + place(list->frames[i]) * PAGE, body + i * PAGE, PAGE);

@@ -186,15 +186,14 @@ class GuestRam:
         code = lib.rp_ram_gather_present(self.native, frames_pointer(pfns), len(pfns), absent.native, body)
         self._check(code, pfns)
 
-    def fill(self, pfns: array[int], data: Buffer, absent: DirtyBitmap) -> None:
-        """As `scatter`, for RAM that is filled for the first time: zeros are written only where something else is, and
-        not to pages of `absent`, from which frames are taken that get another content. NativeError before the first
-        byte (-ERANGE) when a frame is no RAM, and in between when the file cannot be written."""
+    def fill(self, pfns: array[int], data: Buffer) -> None:
+        """As `scatter`, for RAM that is filled for the first time: zeros are written only where the file holds something
+        else. NativeError before the first byte (-ERANGE) when a frame is no RAM, and in between when the file cannot be
+        written."""
         require(self.writable, "fill of read-only guest RAM")
         require(len(data) == len(pfns) * PAGE_SIZE, "fill: body and frame list differ in size")
-        require(absent.pages == self.layout.pfn_limit, "fill: a bitmap of another guest")
         body = ffi.from_buffer("uint8_t[]", data)
-        code = lib.rp_ram_fill(self.native, self.fd, frames_pointer(pfns), len(pfns), body, absent.native)
+        code = lib.rp_ram_fill(self.native, self.fd, frames_pointer(pfns), len(pfns), body)
         if code != -errno.ERANGE:
             check(code, "cannot fill the RAM file")
         self._check(code, pfns)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from replicator.clock import SYSTEM_CLOCK, Clock
 from replicator.errors import require
-from replicator.limits import BATCH_PAGES_MAX, PART_BYTES_MAX
+from replicator.limits import BATCH_PAGES_MAX, BULK_BATCH_PAGES_MAX, PART_BYTES_MAX
 from replicator.link.base import Link
 from replicator.memory.bases import BaseCache
 from replicator.memory.bitmap import DirtyBitmap
@@ -84,12 +84,11 @@ class OutgoingEpoch:
     ) -> None:
         """Copy the frames into parts; `note` is told how many after each. Waits only when staging is full, or after
         each few parts with `send_at_once`. Those of `untouched` are known to be zeros."""
-        batch_pages = self._writer.batch_pages
-        batches = [pfns[first : first + batch_pages] for first in range(0, len(pfns), batch_pages)]
         if send_at_once:
-            await self._send_pages(ram, batches, note, untouched)
+            await self._send_pages(ram, pfns, note, untouched)
             return
-        for batch in batches:
+        batch_pages = self._writer.batch_pages
+        for batch in cut(pfns, batch_pages):
             self._add(copy_part(ram, batch, self._writer.rooms.take()))
             note(len(batch))
             if self._waiting_bytes + part_bytes(batch_pages) > self._writer.staging_bytes:
@@ -100,12 +99,14 @@ class OutgoingEpoch:
     async def _send_pages(
         self,
         ram: GuestRam,
-        batches: list[array[int]],
+        pfns: array[int],
         note: Callable[[int], None],
         untouched: DirtyBitmap | None,
     ) -> None:
         """Some at a time."""
-        together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(self._writer.batch_pages))
+        batch_pages = self._writer.batch_pages_for(len(pfns))
+        batches = cut(pfns, batch_pages)
+        together = min(LOOKAHEAD_PARTS, self._writer.staging_bytes // part_bytes(batch_pages))
         for first in range(0, len(batches), together):
             for batch in batches[first : first + together]:
                 self._add(prepare_part(ram, batch, self._writer.rooms.take(), untouched))
@@ -202,7 +203,8 @@ class OutgoingEpoch:
 
 
 class EpochWriter:
-    """Makes outgoing epochs for one connection after another, in parts of `batch_pages`."""
+    """Makes outgoing epochs for one connection after another, in parts of `batch_pages`; of `bulk_batch_pages` where
+    many are copied beside the running guest."""
 
     def __init__(
         self,
@@ -212,12 +214,15 @@ class EpochWriter:
         *,
         bases: BaseCache | None = None,
         batch_pages: int = BATCH_PAGES_MAX,
+        bulk_batch_pages: int = BULK_BATCH_PAGES_MAX,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         require(staging_bytes >= part_bytes(batch_pages), "staging must hold a part")
         self.batch_pages = batch_pages
+        self._bulk_batch_pages = max(batch_pages, bulk_batch_pages)
         self.encoder = PartEncoder(bases)
-        self.rooms = PartRooms(part_bytes(batch_pages))
+        # What a smaller part does not use of its room is never touched, and takes no memory.
+        self.rooms = PartRooms(part_bytes(self._bulk_batch_pages))
         self.link = link
         self.clock = clock
         self.staging_bytes = staging_bytes
@@ -228,6 +233,12 @@ class EpochWriter:
     def open(self, begin: EpochBegin) -> OutgoingEpoch:
         return OutgoingEpoch(self, begin)
 
+    def batch_pages_for(self, pages: int) -> int:
+        """Pages in a part when so many are sent at once: large ones only if they keep all threads busy."""
+        fill = LOOKAHEAD_PARTS * self._bulk_batch_pages
+        is_bulk = pages >= fill and self.staging_bytes >= part_bytes(fill)
+        return self._bulk_batch_pages if is_bulk else self.batch_pages
+
     def record(self, part: memoryview, *, is_prologue: bool) -> None:
         if self._recorder is not None:
             self._recorder.write_part(part, is_prologue=is_prologue)
@@ -235,6 +246,11 @@ class EpochWriter:
     def record_end(self) -> None:
         if self._recorder is not None:
             self._recorder.end_round()
+
+
+def cut(pfns: array[int], batch_pages: int) -> list[array[int]]:
+    """In pieces of so many; the last may be shorter."""
+    return [pfns[first : first + batch_pages] for first in range(0, len(pfns), batch_pages)]
 
 
 def copy_part(ram: GuestRam, pfns: array[int], room: memoryview) -> Part:

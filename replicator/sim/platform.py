@@ -190,7 +190,13 @@ class SimPlatform:
         room = max(settings.staging_pages * PAGE_SIZE, part_bytes(settings.batch_pages))
         bases = BaseCache(settings.bases_pages, layout.pfn_limit) if settings.bases_pages else None
         return EpochWriter(
-            link, room, recorder, bases=bases, batch_pages=settings.batch_pages, clock=self.clock
+            link,
+            room,
+            recorder,
+            bases=bases,
+            batch_pages=settings.batch_pages,
+            bulk_batch_pages=settings.batch_pages,
+            clock=self.clock,
         )
 
     def draw_share(self) -> bytes:

@@ -19,7 +19,6 @@ from enum import Enum
 import xxhash
 
 from replicator.errors import EpochError, NativeError, StoreError
-from replicator.memory.bitmap import DirtyBitmap
 from replicator.store.epoch_stream import EpochStream, PageBatch
 from replicator.store.journal import Entry, EpochMark, Phase
 from replicator.store.replica_files import ReplicaFiles
@@ -48,9 +47,8 @@ class OpenEpoch:
         self._staged = self._read = 0
         #: STAGED: the pages, still in staging.
         self._kept: list[PageBatch] = []
-        #: IN_PLACE: the frames that arrived, and those whose pages the RAM file does not hold.
+        #: IN_PLACE: the frames that arrived.
         self._covered = opened.layout.new_bitmap() if in_place else None
-        self._absent = opened.ram.find_absent() if in_place else None
 
     def add_part(self, payload: memoryview) -> None:
         """EpochError for bytes that are no epoch, StoreError when there is no room."""
@@ -152,16 +150,16 @@ class OpenEpoch:
 
     def _apply_early(self, batches: list[PageBatch]) -> None:
         for pfns, data in batches:
-            if self._covered is not None and self._absent is not None:
+            if self._covered is not None:
                 self._covered.set_pfns(pfns)
-                self._fill(pfns, data, self._absent)
+                self._fill(pfns, data)
             else:
                 self._files.undo.save(pfns, self._files.ram)
                 self._files.ram.scatter(pfns, data)
 
-    def _fill(self, pfns: array[int], data: memoryview, absent: DirtyBitmap) -> None:
+    def _fill(self, pfns: array[int], data: memoryview) -> None:
         try:
-            self._files.ram.fill(pfns, data, absent)
+            self._files.ram.fill(pfns, data)
         except NativeError as error:
             raise StoreError(f"epoch {self.epoch}: {error}", hint="the replica stays unsynced") from error
 

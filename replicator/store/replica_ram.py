@@ -46,9 +46,9 @@ class ReplicaRam(GuestRam):
         self._mark(pfns)
         super().scatter(pfns, data)
 
-    def fill(self, pfns: array[int], data: Buffer, absent: DirtyBitmap) -> None:
+    def fill(self, pfns: array[int], data: Buffer) -> None:
         self._mark(pfns)
-        super().fill(pfns, data, absent)
+        super().fill(pfns, data)
 
     def _mark(self, pfns: array[int]) -> None:
         if self._marked is not None:

@@ -65,28 +65,35 @@ def test_filling_is_scattering(
     filled, scattered = make_ram(LAYOUT), make_ram(LAYOUT)
     for ram in (filled, scattered):
         ram.scatter(pfn_array(before), b"".join(map(page_of, range(5, 5 + len(before)))))
-    absent = filled.find_absent()
     for batch in batches:
         pfns, body = pfn_array([pfn for pfn, _ in batch]), b"".join(page_of(kind) for _, kind in batch)
-        filled.fill(pfns, body, absent)
+        filled.fill(pfns, body)
         scattered.scatter(pfns, body)
         assert os.pread(filled.fd, LAYOUT.file_bytes, 0) == os.pread(scattered.fd, LAYOUT.file_bytes, 0)
 
 
 def test_zeros_are_not_written_where_there_is_nothing(make_ram: MakeRam) -> None:
     ram = make_ram(LAYOUT)
-    absent = ram.find_absent()
-    ram.fill(pfn_array([1, 2, 3]), ZEROS + page_of(1) + ZEROS, absent)
+    ram.fill(pfn_array([1, 2, 3]), ZEROS + page_of(1) + ZEROS)
     assert held_pages(ram) == 1
-    ram.fill(pfn_array([2]), ZEROS, absent)  # it is not absent any more
+    ram.fill(pfn_array([2]), ZEROS)  # it is not absent any more
     assert ram.is_zero(2)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_page_said_twice_is_what_was_said_last(make_ram: MakeRam, count: int) -> None:
+    """What was a hole when the list began is none behind a page that is written."""
+    ram = make_ram(LAYOUT)
+    ram.fill(pfn_array([1, *range(2, 2 + count), 1]), ZEROS + page_of(1) * count + ZEROS)
+    ram.fill(pfn_array([4, 5, 5]), ZEROS + page_of(2) + ZEROS)
+    assert ram.is_zero(1) and not ram.is_zero(2) and ram.is_zero(5)
 
 
 def test_a_frame_that_is_no_ram_refuses_the_whole_list(make_ram: MakeRam) -> None:
     ram = make_ram(LAYOUT)
     absent, pfns, out = ram.find_absent(), pfn_array([1, 20]), bytearray(2 * PAGE_SIZE)
     for refused in (
-        partial(ram.fill, pfns, page_of(1) * 2, absent),
+        partial(ram.fill, pfns, page_of(1) * 2),
         partial(ram.gather_present, pfns, out, absent),
     ):
         with pytest.raises(NativeError, match="0x14") as error:
@@ -99,8 +106,7 @@ def test_bitmaps_and_bodies_of_other_sizes_are_our_own_bug(make_ram: MakeRam) ->
     ram = make_ram(LAYOUT)
     pfns, absent, small = pfn_array([1]), ram.find_absent(), DirtyBitmap(4)
     for misuse in (
-        partial(ram.fill, pfns, ZEROS, small),
-        partial(ram.fill, pfns, ZEROS + b"x", absent),
+        partial(ram.fill, pfns, ZEROS + b"x"),
         partial(ram.gather_present, pfns, bytearray(PAGE_SIZE), small),
         partial(ram.gather_present, pfns, bytearray(8), absent),
     ):
@@ -114,7 +120,7 @@ def test_a_full_file_system_is_an_error_and_no_signal(make_ram: MakeRam) -> None
     writable, ram.fd = ram.fd, os.open(f"/proc/self/fd/{ram.fd}", os.O_RDONLY)
     try:
         with pytest.raises(NativeError, match="cannot fill the RAM file"):
-            ram.fill(pfn_array([1]), page_of(1), ram.find_absent())
+            ram.fill(pfn_array([1]), page_of(1))
     finally:
         os.close(ram.fd)
         ram.fd = writable

@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from replicator.memory.pages import GuestLayout, GuestRam
 from replicator.service.epoch_writer import EpochWriter, OutgoingEpoch, part_bytes
 from replicator.units import PAGE_SIZE
@@ -39,7 +41,7 @@ def scene(play: Callable[[SlowLink, EpochWriter, GuestRam], Awaitable[None]]) ->
         link: Any = SlowLink()
         try:
             with GuestRam(fd, GuestLayout.flat(PAGES)) as ram:
-                await play(link, EpochWriter(link, part_bytes(2), batch_pages=2), ram)
+                await play(link, EpochWriter(link, part_bytes(2), batch_pages=2, bulk_batch_pages=2), ram)
         finally:
             os.close(fd)
 
@@ -99,3 +101,14 @@ def test_the_room_of_an_encoded_part_is_used_again_and_that_of_a_part_sent_as_it
         assert writer.rooms.take().obj is not again.obj
 
     scene(play)
+
+
+@pytest.mark.parametrize(
+    ("pages", "staging_pages", "batch_pages"),
+    [(64, 64, 8), (32, 64, 8), (31, 64, 2), (64, 31, 2)],
+    ids=["many", "enough for all threads", "too few for them", "staging holds too few"],
+)
+def test_many_pages_travel_in_large_parts(pages: int, staging_pages: int, batch_pages: int) -> None:
+    link: Any = SlowLink()
+    writer = EpochWriter(link, part_bytes(staging_pages), batch_pages=2, bulk_batch_pages=8)
+    assert writer.batch_pages_for(pages) == batch_pages
