@@ -39,14 +39,13 @@ def reaches(lab: Lab, host: str, address: str, patience_s: float = 10) -> bool:
 
 
 def test_hosts_reach_each_other_on_their_networks_and_nothing_stays_behind() -> None:
-    before = labs.namespace_names()
     with Lab() as lab:
         assert reaches(lab, HOST_A, lab.address(HOST_B, REPLICATION))
         assert reaches(lab, HOST_A, lab.address(SWITCH, ARBITER))
         assert lab.scratch.is_dir() and lab.scratch.stat().st_mode & 0o777 == 0o700
         names = list(lab.namespaces.values())
         assert all((labs.NETNS_DIR / name).exists() for name in names)
-    assert labs.namespace_names() == before
+    assert not [found for found in labs.namespace_names() if found.startswith(lab.name)]
     assert not lab.scratch.exists()
 
 
@@ -168,7 +167,10 @@ def test_two_labs_that_start_at_once_share_the_sweeping() -> None:
     assert len(stale) == len(labs.HOSTS)
     labs.remove_namespaces(stale)
     labs.remove_namespaces(stale)
-    assert labs.remove_leftovers() == [name]
+    # Of other runs on this machine it may find more.
+    found = labs.remove_leftovers()
+    assert name in found
+    assert not set(stale) & set(found)
 
 
 def test_a_failing_command_says_what_failed() -> None:
