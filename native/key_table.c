@@ -35,6 +35,8 @@ void key_table_free(struct key_table *table)
 {
     free(table->bucket);
     free(table->slot);
+    table->bucket = NULL;
+    table->slot = NULL;
 }
 
 uint32_t key_table_find(const struct key_table *table, const uint8_t *key, uint32_t key_bytes)

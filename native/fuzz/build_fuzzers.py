@@ -19,6 +19,7 @@ SOURCES = (
     *("entries.c", "compress.c"),
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
     *("relay_book.c", "tcp_segment.c", "tcp_shift.c", "key_table.c", "shift_entries.c", "shift_table.c"),
+    *("fifo.c", "turn_queue.c", "steady_flow.c", "steady_table.c", "steady_say.c"),
 )
 LIBRARIES = ("-llz4",)
 COMPILER = "clang"

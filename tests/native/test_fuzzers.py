@@ -46,6 +46,9 @@ DEFECTS = {
     "relay_book": Defect("relay_book.c", "size < at + bytes", "size + 1 < at + bytes"),
     "scanner": Defect("uffd.c", "scan.walk_end <= scan.start", "scan.walk_end < scan.start"),
     "shift_table": Defect("shift_entries.c", "!is_closed(entry) && !is_shifted(entry)", "!is_closed(entry)"),
+    "steady": Defect(
+        "steady_flow.c", "first->end > flow->state.position", "first->end > flow->state.position + 1"
+    ),
     "unpack": Defect("compress.c", "filled > PAGE_BYTES", "filled > PAGE_BYTES + 4"),
 }
 
