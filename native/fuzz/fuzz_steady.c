@@ -37,7 +37,8 @@ struct model {
     struct held held[CALLS_MAX];
     uint32_t first, count;
     uint64_t input_seq, waiting, unconfirmed;
-    int64_t since_ns;
+    int64_t since_ns, side_since_ns[2];
+    uint64_t used;
 };
 
 struct bench {
@@ -101,6 +102,10 @@ static bool hear(struct model *model, int side, int64_t place, const uint8_t *da
     next.position = next.said[0] < next.said[1] ? next.said[0] : next.said[1];
     if (next.position > model->position || next.waiting == 0)
         next.since_ns = now_ns;
+    if (next.position > model->position)
+        next.side_since_ns[0] = next.side_since_ns[1] = now_ns;
+    else if (next.said[side] > model->said[side] && model->said[side] == model->position)
+        next.side_since_ns[side] = now_ns;
     if (place + bytes > next.end[side])
         next.end[side] = place + bytes;
     *model = next;
@@ -169,6 +174,7 @@ static void play_frame(struct fuzz_input *input, struct bench *bench, unsigned i
         return;
     }
     DEMAND(is_taken);
+    model->used = turn;
     if ((flags & ACK) && ack > model->ack[side])
         model->ack[side] = ack;
     if (side == 0)
@@ -221,9 +227,11 @@ static void check_flow(const struct bench *bench, unsigned int flow)
     for (int side = 0; side < 2; side++) {
         DEMAND(state.side[side].seq == first_seq(flow, side) + (uint32_t)model->position);
         DEMAND(state.side[side].end == model->end[side]);
+        DEMAND(state.side[side].since_ns == model->side_since_ns[side]);
         DEMAND(state.side[side].has_acked ? (int)state.side[side].ack == model->ack[side]
                                           : model->ack[side] < 0);
     }
+    DEMAND(state.used_turn == model->used);
     DEMAND(state.held_count == model->count - model->first);
     for (uint32_t at = 0; at < state.held_count; at++)
         DEMAND(state.held[at].frame_id == model->held[model->first + at].frame_id);

@@ -17,7 +17,15 @@ import pytest
 
 Run = subprocess.CompletedProcess[str]
 #: Inputs of each driver, the seeds included; as many as take about a second.
-RUNS = {"ram": 3000, "unpack": 3000, "bases": 3000, "decode_pages": 2000, "layout": 8000, "bitmap": 10_000}
+RUNS = {
+    "ram": 3000,
+    "unpack": 3000,
+    "bases": 3000,
+    "decode_pages": 2000,
+    "layout": 8000,
+    "bitmap": 10_000,
+    "steady": 10_000,
+}
 RUNS_OTHERWISE = 30_000
 #: Inputs after which a planted defect must be found; with other seeds it took up to 19,000.
 RUNS_TO_FIND = 100_000

@@ -21,6 +21,8 @@ class HeldFrames:
     def __init__(self) -> None:
         self._frames: dict[int, Held] = {}
         self.bytes = 0
+        #: Of the bound.
+        self.cost = 0
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -28,19 +30,16 @@ class HeldFrames:
     def __contains__(self, frame_id: int) -> bool:
         return frame_id in self._frames
 
-    @property
-    def cost(self) -> int:
-        """Of the bound."""
-        return self.bytes + len(self._frames) * FRAME_OVERHEAD_BYTES
-
     def add(self, event: PrimarySaid, kind: Kind, now_ns: int) -> None:
         size = len(event.frame)
         self._frames[event.frame_id] = Held(event.epoch, kind, size, now_ns)
         self.bytes += size
+        self.cost += size + FRAME_OVERHEAD_BYTES
 
     def remove(self, frame_id: int) -> Held:
         held = self._frames.pop(frame_id)
         self.bytes -= held.size
+        self.cost -= held.size + FRAME_OVERHEAD_BYTES
         return held
 
     def upto(self, epoch: Epoch) -> tuple[int, ...]:

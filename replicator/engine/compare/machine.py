@@ -25,7 +25,7 @@ from replicator.engine.compare.effects import AskCheckpoint, CompareEffect, Drop
 from replicator.engine.compare.events import (
     Committed,
     CompareEvent,
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     PrimarySaid,
     SecondarySaid,
@@ -112,8 +112,10 @@ class CompareMachine:
                 self._primary_said(event, now_ns, out)
             case SecondarySaid():
                 self._secondary_said(event, now_ns, out)
-            case InputArrived():
-                self._input_arrived(event)
+            case InputsArrived():
+                self._newest_input = max(self._newest_input, event.upto_seq)
+                for seq, frame in enumerate(event.frames, event.first_seq):
+                    self._note_input(seq, frame.data, frame.nic)
             case InputsLogged():
                 self._confirmed.inputs_upto = max(self._confirmed.inputs_upto, event.upto_seq)
                 self._release_confirmed(now_ns, out)
@@ -140,7 +142,7 @@ class CompareMachine:
         )
 
     def _primary_said(self, event: PrimarySaid, now_ns: int, out: list[CompareEffect]) -> None:
-        require(event.frame_id not in self._held, f"frame {event.frame_id} was said twice")
+        require(event.frame_id not in self._held, "a frame was said twice")
         cost = len(event.frame) + FRAME_OVERHEAD_BYTES
         has_room = self._cost() + cost <= 2 * self._settings.bytes_max
         if has_room and event.epoch == self._epoch and self._is_steady_primary(event, now_ns, out):
@@ -186,10 +188,12 @@ class CompareMachine:
         self, steady: SteadyFlows, event: PrimarySaid | SecondarySaid, now_ns: int, out: list[CompareEffect]
     ) -> None:
         """What has come of it."""
-        if equal_count := steady.equal_count:
-            self._guard.note_equal(equal_count)
-        self._kept_bytes += steady.kept_change
-        self._let_go(steady.released, Kind.TCP, now_ns, out)
+        report = steady.report
+        if report.equal_count:
+            self._guard.note_equal(report.equal_count)
+        self._kept_bytes += report.kept_change
+        if report.released_count:
+            self._let_go(steady.released, Kind.TCP, now_ns, out)
         if self._cost() > self._settings.bytes_max:
             flow = self._flows.find(parse_frame(event.frame, event.nic, from_guest=True))
             name = "" if flow is None else flow.name
@@ -226,13 +230,12 @@ class CompareMachine:
         finding = flow.say_secondary(packet, event.frame, now_ns)
         self._go_on(flow, finding, before, now_ns, out)
 
-    def _input_arrived(self, event: InputArrived) -> None:
-        self._newest_input = max(self._newest_input, event.seq)
-        if self._steady is not None and self._steady.note_input(event.frame, event.nic, event.seq):
+    def _note_input(self, seq: int, frame: bytes, nic: int) -> None:
+        if self._steady is not None and self._steady.note_input(frame, nic, seq):
             return
-        packet = parse_frame(event.frame, event.nic, from_guest=False)
+        packet = parse_frame(frame, nic, from_guest=False)
         if packet.kind is Kind.TCP and (flow := self._flows.find(packet)):
-            flow.note_input(packet, event.seq)
+            flow.note_input(packet, seq)
 
     def _go_on(
         self, flow: Flow, finding: Finding | None, kept_before: int, now_ns: int, out: list[CompareEffect]

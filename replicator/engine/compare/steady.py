@@ -35,7 +35,8 @@ class SteadyFlows:
         code = lib.rp_steady_create(connections_max, COMPARE_SIDE_BYTES_MAX, seed, slot)
         check(code, f"cannot make a table of {connections_max} flows")
         self._flows: Any = ffi.gc(slot[0], lib.rp_steady_destroy)
-        self._report: Any = lib.rp_steady_report(self._flows)
+        #: Of the last call that had a frame or a confirmation; native/steady.h says what is in it.
+        self.report: Any = lib.rp_steady_report(self._flows)
         self._state: Any = ffi.new("struct rp_steady_state *")
         self._waiting = waiting
         self._unconfirmed = unconfirmed
@@ -44,29 +45,17 @@ class SteadyFlows:
 
     @property
     def waiting(self) -> int:
-        return int(self._report.waiting)
+        return int(self.report.waiting)
 
     @property
     def unconfirmed(self) -> int:
-        return int(self._report.unconfirmed)
-
-    # Of the last call that had a frame or a confirmation.
+        return int(self.report.unconfirmed)
 
     @property
     def released(self) -> Sequence[int]:
-        """Frames that leave, in order."""
-        report = self._report
-        count = report.released_count
-        return ffi.unpack(report.released, count) if count else ()
-
-    @property
-    def kept_change(self) -> int:
-        return int(self._report.kept_change)
-
-    @property
-    def equal_count(self) -> int:
-        """How often equal bytes were passed."""
-        return int(self._report.equal_count)
+        """Frames that leave by the last call that had a frame or a confirmation, in order."""
+        count = self.report.released_count
+        return ffi.unpack(self.report.released, count) if count else ()
 
     # Frames and confirmations.
 

@@ -16,7 +16,7 @@ from replicator.engine.compare.effects import CompareEffect, Release
 from replicator.engine.compare.events import (
     Committed,
     CompareEvent,
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     PrimarySaid,
     SecondarySaid,
@@ -24,6 +24,7 @@ from replicator.engine.compare.events import (
     TimePassed,
 )
 from replicator.engine.compare.machine import CompareMachine, CompareSettings
+from replicator.engine.output import Frame
 from replicator.errors import InvariantError
 from replicator.units import Epoch
 
@@ -49,7 +50,8 @@ class Steps:
             case ("input", connection, place, flags):
                 self._inputs += 1
                 ends = Ends(target_port=40_000 + connection).flipped()
-                return InputArrived(self._inputs, 0, tcp_frame(ends, place, ack=5, data=b"x", flags=flags))
+                frame = tcp_frame(ends, place, ack=5, data=b"x", flags=flags)
+                return InputsArrived(self._inputs, (Frame(0, frame),))
             case ("log", back):
                 return InputsLogged(max(self._inputs - back, 0))
             case ("know", upto):
