@@ -43,6 +43,7 @@ class Steps:
         self.now_ns = 0
         self.epoch = FIRST
         self._said: dict[tuple[str, int], int] = {}
+        self._isns = dict(ISNS)
         self._frames = self._inputs = 0
 
     def event(self, step: tuple) -> CompareEvent:
@@ -62,7 +63,8 @@ class Steps:
             case ("commit", ahead):
                 event = Committed(Epoch(self.epoch + ahead), self._inputs)
                 self.epoch = Epoch(self.epoch + 1 + ahead)
-                self._said.clear()
+                if ahead >= 0:
+                    self._make_equal()
                 return event
             case (side, "frame", frame, ahead):
                 return self._say(side, frame, ahead)
@@ -79,10 +81,17 @@ class Steps:
                 return self._say_bytes(side, connection, place, data, 1, 0, fin=fin)
             case (side, "syn", connection):
                 self._said.pop((side, connection), None)
+                self._isns[side] = ISNS[side]
                 return self._say(side, self._talker(side, connection).syn_ack(), 0)
             case (side, "reset", connection):
                 return self._say(side, self._talker(side, connection).resets(), 0)
         raise AssertionError(step)
+
+    def _make_equal(self) -> None:
+        """The secondary's guest is the primary's now."""
+        self._isns["secondary"] = self._isns["primary"]
+        for connection in range(CONNECTIONS):
+            self._said["secondary", connection] = self._said.get(("primary", connection), 0)
 
     def _say_bytes(
         self, side: str, connection: int, place: int, data: bytes, ack: int, ahead: int, *, fin: bool = False
@@ -92,7 +101,7 @@ class Steps:
 
     def _talker(self, side: str, connection: int) -> Talker:
         """One connection is opened by each side with numbers of its own; the others were there before."""
-        isn = ISNS[side] if connection == 0 else 500
+        isn = self._isns[side] if connection == 0 else 500
         return Talker(isn=isn, ends=Ends(target_port=40_000 + connection), ts=5)
 
     def _say(self, side: str, frame: bytes, ahead: int) -> CompareEvent:
