@@ -91,6 +91,8 @@ bool rp_steady_find(const struct rp_steady_flows *flows, const uint8_t *key, uin
 /* The flow that has waited longest of those that wait since before `bound_ns` ago. */
 bool rp_steady_find_late(const struct rp_steady_flows *flows, int64_t now_ns, int64_t bound_ns,
                          struct rp_steady_state *state_ret);
+/* A flow of which the primary has said more than the secondary. */
+bool rp_steady_find_ahead(const struct rp_steady_flows *flows, struct rp_steady_state *state_ret);
 void rp_steady_drop(struct rp_steady_flows *flows, const uint8_t *key, uint32_t key_bytes);
 
 /* A frame of the primary's guest, held under this number, after inputs up to `newest_input`;
@@ -108,5 +110,8 @@ bool rp_steady_note_input(struct rp_steady_flows *flows, const uint8_t *frame, u
  * before this turn. */
 void rp_steady_confirm(struct rp_steady_flows *flows, uint64_t inputs_upto, uint64_t before_turn,
                        int64_t now_ns);
+/* Both guests are the primary's now, and all that it said has left: nothing waits, and both sides
+ * of each flow go on with the primary's numbers, from place 0. */
+void rp_steady_commit(struct rp_steady_flows *flows);
 
 #endif

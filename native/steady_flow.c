@@ -124,6 +124,19 @@ void steady_flow_hold(struct steady_flow *flow, const struct rp_steady_held *hel
     fifo_push(&flow->held, held, 1);
 }
 
+void steady_flow_commit(struct steady_flow *flow)
+{
+    struct rp_steady_state *state = &flow->state;
+    struct rp_steady_side *primary = &state->side[PRIMARY];
+    primary->seq += (uint32_t)(primary->end - state->position);
+    primary->end = primary->since_ns = state->position = 0;
+    state->side[SECONDARY] = *primary;
+    fifo_pop(&flow->pending, flow->pending.count);
+    fifo_pop(&flow->held, flow->held.count);
+    fifo_trim(&flow->pending);
+    fifo_trim(&flow->held);
+}
+
 /* What the frame acknowledges is not lost with the primary. */
 static bool is_safe(const struct rp_steady_state *state, const struct rp_steady_held *held,
                     uint64_t inputs_upto)

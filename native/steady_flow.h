@@ -35,6 +35,8 @@ bool steady_flow_weigh(const struct steady_flow *flow, uint32_t side, const uint
 bool steady_flow_reserve(struct steady_flow *flow, const struct steady_news *news);
 void steady_flow_take(struct steady_flow *flow, uint32_t side, const struct rp_tcp_segment *segment,
                       const struct steady_news *news, int64_t now_ns);
+/* Both sides go on behind all that the primary has said. */
+void steady_flow_commit(struct steady_flow *flow);
 void steady_flow_hold(struct steady_flow *flow, const struct rp_steady_held *held);
 /* Write the numbers of the frames that may leave. How many; whether the next one waits for a
  * confirmation only. */

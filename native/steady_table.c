@@ -155,6 +155,32 @@ bool rp_steady_find_late(const struct rp_steady_flows *flows, int64_t now_ns, in
     return false;
 }
 
+bool rp_steady_find_ahead(const struct rp_steady_flows *flows, struct rp_steady_state *state_ret)
+{
+    uint32_t slot = flows->waiting.oldest;
+    for (; slot != QUEUE_END; slot = flows->waiting.link[slot].newer) {
+        const struct steady_flow *flow = &flows->flow[slot];
+        if (flow->pending.count == 0 || flow->state.ahead != 0)
+            continue;
+        describe(flows, slot, state_ret);
+        return true;
+    }
+    return false;
+}
+
+void rp_steady_commit(struct rp_steady_flows *flows)
+{
+    /* Slots that no flow has have none of its memory either. */
+    for (uint32_t slot = 0; slot < flows->keys.fresh; slot++)
+        steady_flow_commit(&flows->flow[slot]);
+    while (flows->waiting.oldest != QUEUE_END)
+        turn_queue_leave(&flows->waiting, flows->waiting.oldest);
+    while (flows->unconfirmed.oldest != QUEUE_END)
+        turn_queue_leave(&flows->unconfirmed, flows->unconfirmed.oldest);
+    flows->held = 0;
+    count_queues(flows);
+}
+
 void rp_steady_drop(struct rp_steady_flows *flows, const uint8_t *key, uint32_t key_bytes)
 {
     uint32_t slot = key_table_find(&flows->keys, key, key_bytes);

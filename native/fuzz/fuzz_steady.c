@@ -34,6 +34,8 @@ struct model {
     uint8_t text[2][TEXT];
     int64_t said[2], end[2], position;
     int ack[2];
+    /* Of place 0. */
+    uint32_t seq[2];
     struct held held[CALLS_MAX];
     uint32_t first, count;
     uint64_t input_seq, waiting, unconfirmed;
@@ -159,7 +161,7 @@ static void play_frame(struct fuzz_input *input, struct bench *bench, unsigned i
     uint32_t bytes = fuzz_take(input, 1) % (DATA_MAX + 1);
     for (uint32_t at = 0; at < bytes; at++)
         data[at] = (uint8_t)fuzz_take(input, 1);
-    uint32_t seq = first_seq(flow, side) + (uint32_t)place;
+    uint32_t seq = model->seq[side] + (uint32_t)place;
     uint8_t *frame = make_frame(flow, true, seq, ack, flags, data, bytes);
     int64_t before = kept(model), end = place + bytes;
     uint64_t upto = bench->inputs / 2, turn = ++bench->turn;
@@ -225,7 +227,7 @@ static void check_flow(const struct bench *bench, unsigned int flow)
                memcmp(state.pending, model->text[state.ahead] + model->position,
                       state.pending_bytes) == 0);
     for (int side = 0; side < 2; side++) {
-        DEMAND(state.side[side].seq == first_seq(flow, side) + (uint32_t)model->position);
+        DEMAND(state.side[side].seq == model->seq[side] + (uint32_t)model->position);
         DEMAND(state.side[side].end == model->end[side]);
         DEMAND(state.side[side].since_ns == model->side_since_ns[side]);
         DEMAND(state.side[side].has_acked ? (int)state.side[side].ack == model->ack[side]
@@ -257,7 +259,7 @@ static void play_put(struct bench *bench, unsigned int flow)
         rp_steady_drop(bench->flows, key, 16);
         here--;
     } else {
-        *model = (struct model){.ack = {-1, -1}};
+        *model = (struct model){.ack = {-1, -1}, .seq = {state.side[0].seq, state.side[1].seq}};
     }
     model->is_here = rp_steady_put(bench->flows, &state);
     DEMAND(model->is_here == (here < bench->room));
@@ -278,6 +280,28 @@ static void play_late(const struct bench *bench)
     DEMAND(!is_any || bench->now_ns - bench->model[state.key[13]].since_ns > 5);
 }
 
+/* The model goes on with a text of its own from place 0. */
+static void play_commit(struct bench *bench)
+{
+    struct rp_steady_state state;
+    bool is_ahead = false;
+    for (unsigned int flow = 0; flow < FLOWS; flow++)
+        is_ahead |=
+            bench->model[flow].is_here && bench->model[flow].said[0] > bench->model[flow].said[1];
+    DEMAND(rp_steady_find_ahead(bench->flows, &state) == is_ahead);
+    rp_steady_commit(bench->flows);
+    for (unsigned int flow = 0; flow < FLOWS; flow++) {
+        struct model *model = &bench->model[flow];
+        uint32_t seq = model->seq[0] + (uint32_t)model->end[0];
+        *model = (struct model){.is_here = model->is_here,
+                                .seq = {seq, seq},
+                                .ack = {model->ack[0], model->ack[0]},
+                                .input_seq = model->input_seq,
+                                .since_ns = model->since_ns,
+                                .used = model->used};
+    }
+}
+
 static void play(struct fuzz_input *input, struct bench *bench)
 {
     unsigned int which = (unsigned int)fuzz_take(input, 1) % 8;
@@ -290,8 +314,10 @@ static void play(struct fuzz_input *input, struct bench *bench)
         play_confirm(input, bench);
     else if (which == 5)
         play_put(bench, flow);
-    else
+    else if (which == 6)
         play_late(bench);
+    else
+        play_commit(bench);
     bench->now_ns += which;
 }
 

@@ -191,6 +191,8 @@ PROOFS = {
     "rp_steady_put": Proof(STEADY, "a_connection_that_goes_on_is_lent", "steady"),
     "rp_steady_find": Proof(STEADY, "is_taken_back", "steady"),
     "rp_steady_find_late": Proof(STEADY, '"wait"', "steady"),
+    "rp_steady_find_ahead": Proof(STEADY, '"commit"', "steady"),
+    "rp_steady_commit": Proof(STEADY, '"commit"', "steady"),
     "rp_steady_drop": Proof(STEADY, "is_taken_back", "steady"),
     "rp_steady_say_primary": Proof(STEADY, '"primary", "next"', "steady"),
     "rp_steady_say_secondary": Proof(STEADY, '"secondary", "next"', "steady"),

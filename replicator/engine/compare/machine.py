@@ -323,8 +323,7 @@ class CompareMachine:
             self._counters[self._held.remove(frame_id).kind].committed += 1
         if leaving:
             out.append(Release(leaving))
-        for flow in self._flows:
-            flow.commit(self._guard)
+        self._flows.commit(self._guard)
         self._waiting.clear()
         self._unconfirmed.clear()
         self._kept_bytes = 0

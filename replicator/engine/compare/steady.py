@@ -10,7 +10,7 @@ those of the machine; they keep flows in one order, wherever they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Final
 
 from replicator._native import ffi, lib
@@ -123,7 +123,21 @@ class SteadyFlows:
     def take_back_late(self, now_ns: int, bound_ns: int) -> None:
         """Those in which nothing has got on for longer than `bound_ns`."""
         while lib.rp_steady_find_late(self._flows, now_ns, bound_ns, self._state):
-            self.take_back(bytes(ffi.buffer(self._state.key, self._state.key_bytes)))
+            self._take_back_found()
+
+    def commit(self) -> Set[TcpFlow]:
+        """Both guests are the primary's now. Returns the flows for which that is done; others are taken back first."""
+        while lib.rp_steady_find_ahead(self._flows, self._state):
+            self._take_back_found()
+        for flow in [flow for flow in self._lent.values() if flow.is_lossy]:
+            self.take_back(flow.key)
+        lib.rp_steady_commit(self._flows)
+        for flow in self._lent.values():
+            flow.commit_lent()
+        return set(self._lent.values())
+
+    def _take_back_found(self) -> None:
+        self.take_back(bytes(ffi.buffer(self._state.key, self._state.key_bytes)))
 
     def _queue(self, flow: TcpFlow, waiting_turn: int, unconfirmed_turn: int) -> None:
         if waiting_turn:
@@ -159,15 +173,21 @@ class SteadyFlows:
 
     def _read(self) -> SteadyState:
         found = self._state
-        first, second = (
-            SteadySide(side.seq, side.end, side.since_ns, side.ack if side.has_acked else None)
-            for side in found.side
-        )
-        pending = bytes(ffi.buffer(found.pending, found.pending_bytes)) if found.pending_bytes else b""
+        pending = ffi.buffer(found.pending, found.pending_bytes)[:] if found.pending_bytes else b""
         held = [
             HeldFrame(one.frame_id, one.end, one.flags, one.ack, one.input_seq)
-            for one in (found.held[index] for index in range(found.held_count))
+            for one in (ffi.unpack(found.held, found.held_count) if found.held_count else ())
         ]
         return SteadyState(
-            (first, second), found.position, found.ahead, pending, held, found.since_ns, found.input_seq
+            (_read_side(found.side[0]), _read_side(found.side[1])),
+            found.position,
+            found.ahead,
+            pending,
+            held,
+            found.since_ns,
+            found.input_seq,
         )
+
+
+def _read_side(side: Any) -> SteadySide:
+    return SteadySide(side.seq, side.end, side.since_ns, side.ack if side.has_acked else None)

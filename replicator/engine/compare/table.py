@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from replicator.compare.guard import Guard
 from replicator.engine.compare.datagram_flow import DatagramFlow
 from replicator.engine.compare.flow import Flow
 from replicator.engine.compare.packet import Kind, Packet, describe_key
@@ -48,6 +49,13 @@ class FlowTable:
             flow = self._flows[key] = _make_flow(packet, now_ns)
         flow.used_turn = turn
         return flow
+
+    def commit(self, guard: Guard) -> None:
+        """Both guests are the primary's now, and all it said has left."""
+        lent = self._steady.commit() if self._steady is not None else frozenset()
+        for flow in self._flows.values():
+            if flow not in lent:
+                flow.commit(guard)
 
     def _take_back(self, packet: Packet) -> None:
         if self._steady is not None and packet.kind is Kind.TCP:

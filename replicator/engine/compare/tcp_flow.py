@@ -174,9 +174,8 @@ class TcpFlow:
 
     def commit(self, guard: Guard) -> None:
         self._held.clear()
-        self.shift, self._shift_number, self.must_tell_shift = NO_SHIFT, 0, False
+        self._forget_shift()
         side = self._primary
-        self._syns_matched = side.syn is not None
         if side.stream is not None:
             self._skip_rest(guard, side.stream)
             self._ends_matched = self._ends_matched or side.stream.fin is not None
@@ -214,6 +213,23 @@ class TcpFlow:
         self._held = deque(state.held)
         self.since_ns = state.since_ns
         self._input_seq = state.input_seq
+
+    @property
+    def is_lossy(self) -> bool:
+        """Something that the primary said could not be kept."""
+        return self._primary.stream is not None and self._primary.stream.is_lossy
+
+    def commit_lent(self) -> None:
+        """`commit` of a flow whose steady state is elsewhere, and whose primary is neither ahead nor lossy."""
+        self._forget_shift()
+        self._secondary.syn = self._primary.syn
+        if self._secondary.stream is not None:
+            self._secondary.stream.is_lossy = False
+
+    def _forget_shift(self) -> None:
+        """Both go on with the same numbers."""
+        self.shift, self._shift_number, self.must_tell_shift = NO_SHIFT, 0, False
+        self._syns_matched = self._primary.syn is not None
 
     def _has_events(self) -> bool:
         """Of opening, ending and resetting."""
