@@ -41,7 +41,7 @@ lint: venv
 # A report of a sanitizer goes to the descriptor, which pytest may not capture: the process ends there. The runtime
 # need not come first in the list of libraries: in a guest's process our preload library does.
 SANITIZED_DIR := build/sanitized
-NATIVE_TESTS := tests/memory $(addprefix tests/native/test_,entry_places.py own_uffd.py) \
+NATIVE_TESTS := tests/memory tests/engine/compare/test_compare_steady.py $(addprefix tests/native/test_,entry_places.py own_uffd.py) \
   $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py) \
   $(addprefix tests/output/test_,native_models.py native_relay_live.py native_shifts.py relay_live.py)
 SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \

@@ -20,7 +20,7 @@ from replicator.compare import load_comparer
 from replicator.engine.compare.effects import AskCheckpoint
 from replicator.engine.compare.events import (
     CompareEvent,
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     PrimarySaid,
     SecondarySaid,
@@ -29,6 +29,7 @@ from replicator.engine.compare.machine import CompareMachine
 from replicator.engine.compare.packet import parse_frame
 from replicator.engine.compare.shift import Shift
 from replicator.engine.compare.shift_table import ShiftTable
+from replicator.engine.output import Frame
 from replicator.units import Epoch
 
 EPOCH = Epoch(1)
@@ -52,7 +53,7 @@ def requests(frames: int, size: int, connections: int) -> list[CompareEvent]:
         place = turn // connections * size
         asked = tcp_frame(PEER, GUEST, (port, 80), place, place, bytes(40))
         answer = tcp_frame(GUEST, PEER, (80, port), place, place + 40, bytes(size))
-        events.append(InputArrived(turn + 1, 0, asked))
+        events.append(InputsArrived(turn + 1, (Frame(0, asked),)))
         events.append(InputsLogged(turn + 1))
         events.append(PrimarySaid(EPOCH, turn, 0, answer))
         events.append(SecondarySaid(EPOCH, 0, answer))

@@ -32,7 +32,7 @@ HEADERS = (
     ),
     *("simd.h", "bases.h", "encode.h", "decode.h"),
     *("relay_frame.h", "relay_hold.h", "relay_inputs.h", "relay_book.h", "relay.h"),
-    *("tcp_segment.h", "tcp_shift.h", "shift_table.h"),
+    *("tcp_segment.h", "tcp_shift.h", "shift_table.h", "steady.h"),
 )
 SOURCES = (
     *(
@@ -50,7 +50,8 @@ SOURCES = (
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
     *("relay_ring.c", "relay_hold.c", "relay_inputs.c", "relay_book.c", "relay_mirror.c", "relay_port.c"),
     *("relay.c", "relay_commands.c", "relay_thread.c", "relay_traffic.c"),
-    *("tcp_segment.c", "tcp_shift.c", "shift_entries.c", "shift_table.c"),
+    *("tcp_segment.c", "tcp_shift.c", "key_table.c", "shift_entries.c", "shift_table.c"),
+    *("fifo.c", "turn_queue.c", "steady_flow.c", "steady_table.c", "steady_say.c"),
 )
 #: What the sources need beside libc.
 LIBRARIES = ("lz4",)

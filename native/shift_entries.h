@@ -1,10 +1,11 @@
 #ifndef RP_SHIFT_ENTRIES_H
 #define RP_SHIFT_ENTRIES_H
+#include "key_table.h"
 #include "shift_table.h"
 
-/* The connections of a shift table, found by key, in the order of their last use. */
+/* The connections of a shift table, in the order of their last use. */
 
-#define NO_ENTRY UINT32_MAX
+#define NO_ENTRY NO_SLOT
 
 struct shift_entry {
     /* From the numbers the world knows to those of the primary's guest, since a take-over before.
@@ -21,24 +22,15 @@ struct shift_entry {
     uint32_t opened_by;
     bool guest_ended;
     bool peer_ended;
-    /* The next in its bucket, or of those that are free. */
-    uint32_t next;
     uint32_t older;
     uint32_t newer;
-    uint32_t key_bytes;
-    uint8_t key[64];
 };
 
 struct shift_entries {
-    uint32_t most;
-    uint32_t count;
+    struct key_table keys;
     uint32_t oldest;
     uint32_t newest;
-    uint32_t first_free;
-    uint64_t seed;
-    /* A power of two of them, each its first entry. */
-    uint32_t buckets;
-    uint32_t *bucket;
+    /* At the slots of their keys. */
     struct shift_entry *entry;
 };
 

@@ -40,7 +40,10 @@ void rp_shift_table_destroy(struct rp_shift_table *table)
     free(table);
 }
 
-uint32_t rp_shift_table_count(const struct rp_shift_table *table) { return table->entries.count; }
+uint32_t rp_shift_table_count(const struct rp_shift_table *table)
+{
+    return table->entries.keys.count;
+}
 
 /* The entry of a segment; a SYN with a number of its own opens another connection. NULL without
  * room. */
@@ -147,9 +150,10 @@ bool rp_shift_table_next_lasting(const struct rp_shift_table *table, uint32_t *c
         const struct shift_entry *entry = &entries->entry[at];
         if (entry->lasting.seq == 0 && entry->lasting.ts == 0)
             continue;
+        const struct key_slot *named = &entries->keys.slot[at];
         *lasting_ret =
-            (struct rp_lasting_shift){.shift = entry->lasting, .key_bytes = entry->key_bytes};
-        memcpy(lasting_ret->key, entry->key, entry->key_bytes);
+            (struct rp_lasting_shift){.shift = entry->lasting, .key_bytes = named->key_bytes};
+        memcpy(lasting_ret->key, named->key, named->key_bytes);
         *cursor = at + 1;
         return true;
     }

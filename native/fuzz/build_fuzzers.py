@@ -18,7 +18,8 @@ SOURCES = (
     *("bitmap.c", "layout.c", "ram.c", "sparse.c", "shadow.c", "prints.c", "uffd.c"),
     *("entries.c", "compress.c"),
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
-    *("relay_book.c", "tcp_segment.c", "tcp_shift.c", "shift_entries.c", "shift_table.c"),
+    *("relay_book.c", "tcp_segment.c", "tcp_shift.c", "key_table.c", "shift_entries.c", "shift_table.c"),
+    *("fifo.c", "turn_queue.c", "steady_flow.c", "steady_table.c", "steady_say.c"),
 )
 LIBRARIES = ("-llz4",)
 COMPILER = "clang"

@@ -246,6 +246,20 @@ def _shift_tables() -> Iterator[tuple[str, bytes]]:
     yield "closed", b"\x01" + said(0, ipv4(tcp(0x14))) + shift(4, 1, 5, 6) + said(1, ipv4(plain))
 
 
+def _steady_flows() -> Iterator[tuple[str, bytes]]:
+    def said(side: int, flow: int, away: int, data: bytes, ack: int = 5) -> bytes:
+        return struct.pack("<BBBbBB", 2 * side, flow, 0x10, away, ack, len(data)) + data
+
+    def confirm(upto: int, before: int) -> bytes:
+        return bytes((4, 0, upto, before))
+
+    asked, put, late = bytes((3, 0, 0x10)), bytes((5, 0)), bytes((6, 0))
+    yield "exchange", b"\2" + asked + said(0, 0, 0, b"abc") + said(1, 0, 0, b"abc") + confirm(1, 99)
+    yield "ahead", b"\2" + said(1, 0, 0, b"abcd") + said(0, 0, 0, b"ab") + said(0, 0, 0, b"cdef") + put
+    yield "again", b"\2" + said(0, 1, 0, b"abc") + said(0, 1, 1, b"bcd") + late + said(1, 1, 0, b"abcx")
+    yield "several", b"\4" + b"\5\2" + b"".join(said(0, flow, 0, b"x") for flow in range(3)) + put
+
+
 _MAKERS: Final = {
     "bases": _bases,
     "bitmap": _bitmaps,
@@ -258,6 +272,7 @@ _MAKERS: Final = {
     "relay_book": _relay_books,
     "scanner": _scanners,
     "shift_table": _shift_tables,
+    "steady": _steady_flows,
     "unpack": _packed_pages,
 }
 

@@ -13,7 +13,7 @@ from typing import Final
 from replicator.engine.compare.compared_output import ComparedOutput, ShiftTold
 from replicator.engine.compare.counters import CompareStatus
 from replicator.engine.compare.events import (
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     SecondarySaid,
     ShiftsKnown,
@@ -168,8 +168,7 @@ class ColoCore(RelayCore):
             self._send(wire.InputBatch(first, batch))
             first += len(batch)
         now_ns = self._clock()
-        for seq, frame in enumerate(frames, session_seq):
-            self._compared.hear(InputArrived(seq, frame.nic, frame.data), now_ns)
+        self._compared.hear(InputsArrived(session_seq, frames), now_ns)
         self._copies.add(first_seq, frames, now_ns)
         if self._copies.is_full or self._channel is None or not self._channel.is_open:
             self._send_copies()

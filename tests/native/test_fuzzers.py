@@ -17,7 +17,15 @@ import pytest
 
 Run = subprocess.CompletedProcess[str]
 #: Inputs of each driver, the seeds included; as many as take about a second.
-RUNS = {"ram": 3000, "unpack": 3000, "bases": 3000, "decode_pages": 2000, "layout": 8000, "bitmap": 10_000}
+RUNS = {
+    "ram": 3000,
+    "unpack": 3000,
+    "bases": 3000,
+    "decode_pages": 2000,
+    "layout": 8000,
+    "bitmap": 10_000,
+    "steady": 10_000,
+}
 RUNS_OTHERWISE = 30_000
 #: Inputs after which a planted defect must be found; with other seeds it took up to 19,000.
 RUNS_TO_FIND = 100_000
@@ -46,6 +54,9 @@ DEFECTS = {
     "relay_book": Defect("relay_book.c", "size < at + bytes", "size + 1 < at + bytes"),
     "scanner": Defect("uffd.c", "scan.walk_end <= scan.start", "scan.walk_end < scan.start"),
     "shift_table": Defect("shift_entries.c", "!is_closed(entry) && !is_shifted(entry)", "!is_closed(entry)"),
+    "steady": Defect(
+        "steady_flow.c", "first->end > flow->state.position", "first->end > flow->state.position + 1"
+    ),
     "unpack": Defect("compress.c", "filled > PAGE_BYTES", "filled > PAGE_BYTES + 4"),
 }
 

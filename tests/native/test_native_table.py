@@ -33,6 +33,7 @@ NATIVE_RELAY = "tests/output/test_native_relay_live.py"
 SIMD, BASES = "tests/memory/test_simd.py", "tests/memory/test_bases.py"
 ENCODINGS = "tests/memory/test_encodings.py"
 SHIFTS = "tests/output/test_native_shifts.py"
+STEADY = "tests/engine/compare/test_compare_steady.py"
 
 
 class Proof(NamedTuple):
@@ -184,6 +185,19 @@ PROOFS = {
     "rp_shift_table_commit": Proof(SHIFTS, '"commit"', "shift_table"),
     "rp_shift_table_take_over": Proof(SHIFTS, ".take_over(", "shift_table"),
     "rp_shift_table_forget_lasting": Proof(SHIFTS, '"forget_lasting"', "shift_table"),
+    "rp_steady_create": Proof(STEADY, "lends_steady=", "steady"),
+    "rp_steady_destroy": Proof(STEADY, "lends_steady=", "steady"),
+    "rp_steady_report": Proof(STEADY, "lends_steady=", "steady"),
+    "rp_steady_put": Proof(STEADY, "a_connection_that_goes_on_is_lent", "steady"),
+    "rp_steady_find": Proof(STEADY, "is_taken_back", "steady"),
+    "rp_steady_find_late": Proof(STEADY, '"wait"', "steady"),
+    "rp_steady_find_ahead": Proof(STEADY, '"commit"', "steady"),
+    "rp_steady_commit": Proof(STEADY, '"commit"', "steady"),
+    "rp_steady_drop": Proof(STEADY, "is_taken_back", "steady"),
+    "rp_steady_say_primary": Proof(STEADY, '"primary", "next"', "steady"),
+    "rp_steady_say_secondary": Proof(STEADY, '"secondary", "next"', "steady"),
+    "rp_steady_note_input": Proof(STEADY, '"input"', "steady"),
+    "rp_steady_confirm": Proof(STEADY, '"log"', "steady"),
     "rp_encode_bound": Proof(ENCODINGS, "encode_bound(", "decode_pages"),
     "rp_encode_pages": Proof(ENCODINGS, "encode_pages(", "decode_pages"),
     "rp_decode_pages": Proof(ENCODINGS, "decode_pages(", "decode_pages"),

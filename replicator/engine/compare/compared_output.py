@@ -30,7 +30,7 @@ from replicator.engine.compare.effects import AskCheckpoint, CompareEffect, Drop
 from replicator.engine.compare.events import (
     Committed,
     CompareEvent,
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     PrimarySaid,
     SecondarySaid,
@@ -295,7 +295,7 @@ class ComparedOutput:
         self._machine = CompareMachine(self._guard, epoch=first, settings=self._settings)
         self._shifts_before = self._shifts_told
         # It did not see the inputs before, and what was said may answer any of them.
-        self._play(InputArrived(self._newest_input, 0, b""))
+        self._play(InputsArrived(self._newest_input + 1, ()))
         self._play(InputsLogged(self._inputs_logged))
         for number, held in list(self._held.items()):
             self._play(PrimarySaid(held.epoch, number, held.frame.nic, held.frame.data))
@@ -311,7 +311,7 @@ class ComparedOutput:
         self._machine = None
 
     def hear(
-        self, event: SecondarySaid | InputArrived | InputsLogged | ShiftsKnown | TimePassed, now_ns: int
+        self, event: SecondarySaid | InputsArrived | InputsLogged | ShiftsKnown | TimePassed, now_ns: int
     ) -> None:
         """Of the secondary's side, the network or the clock."""
         self._now_ns = now_ns
@@ -319,8 +319,8 @@ class ComparedOutput:
             case SecondarySaid() if self._machine is None:
                 self._keep_early(event)
                 return
-            case InputArrived():
-                self._newest_input = max(self._newest_input, event.seq)
+            case InputsArrived():
+                self._newest_input = max(self._newest_input, event.upto_seq)
             case InputsLogged():
                 # Told with each word of the secondary, and the machine would look at all that waits.
                 if event.upto_seq <= self._inputs_logged:

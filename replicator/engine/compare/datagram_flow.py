@@ -41,6 +41,7 @@ class DatagramFlow:
         #: Frames that were the same and have not been told.
         self._matched: list[int] = []
         self.since_ns = now_ns
+        self.used_turn = 0
 
     @property
     def name(self) -> str:

@@ -6,6 +6,9 @@ old one changes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from replicator.engine.output import Frame
 from replicator.frozen import frozen
 from replicator.units import Epoch
 
@@ -30,12 +33,15 @@ class SecondarySaid:
 
 
 @frozen
-class InputArrived:
-    """A frame for both guests, before either has it; numbered from 1 without gaps."""
+class InputsArrived:
+    """Frames for both guests, before either has them; numbered from 1 without gaps."""
 
-    seq: int
-    nic: int
-    frame: bytes
+    first_seq: int
+    frames: Sequence[Frame]
+
+    @property
+    def upto_seq(self) -> int:
+        return self.first_seq + len(self.frames) - 1
 
 
 @frozen
@@ -67,5 +73,5 @@ class TimePassed:
 
 
 CompareEvent = (
-    PrimarySaid | SecondarySaid | InputArrived | InputsLogged | ShiftsKnown | Committed | TimePassed
+    PrimarySaid | SecondarySaid | InputsArrived | InputsLogged | ShiftsKnown | Committed | TimePassed
 )

@@ -31,6 +31,8 @@ class Flow(Protocol):
     kind: Kind
     #: Last time that anything got on, or began to wait.
     since_ns: int
+    #: Of its last use.
+    used_turn: int
 
     @property
     def name(self) -> str:

@@ -15,8 +15,9 @@ number. Frames of different flows may overtake one another; those of one flow ke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from replicator.compare.guard import Guard
 from replicator.engine.compare.counters import CompareStatus, KindCounters
@@ -24,7 +25,7 @@ from replicator.engine.compare.effects import AskCheckpoint, CompareEffect, Drop
 from replicator.engine.compare.events import (
     Committed,
     CompareEvent,
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     PrimarySaid,
     SecondarySaid,
@@ -32,8 +33,11 @@ from replicator.engine.compare.events import (
     TimePassed,
 )
 from replicator.engine.compare.flow import Confirmed, Finding, Flow
+from replicator.engine.compare.flow_queue import FlowQueue
+from replicator.engine.compare.held_frames import HeldFrames
 from replicator.engine.compare.packet import Kind, Packet, parse_frame
 from replicator.engine.compare.patience import PATIENCE_MAX_NS, PATIENCE_MIN_NS, Patience
+from replicator.engine.compare.steady import EVER, SteadyFlows
 from replicator.engine.compare.table import FlowTable
 from replicator.engine.compare.tcp_flow import TcpFlow
 from replicator.engine.output import FRAME_OVERHEAD_BYTES
@@ -51,13 +55,8 @@ class CompareSettings:
     connections_max: int = COMPARE_CONNECTIONS_MAX
     #: Of both sides together; a checkpoint is asked for there.
     bytes_max: int = COMPARE_BYTES_MAX
-
-
-class _Held(NamedTuple):
-    epoch: Epoch
-    kind: Kind
-    size: int
-    at_ns: int
+    #: Flows on which nothing but bytes and acknowledgements is under way are compared by the native core.
+    lends_steady: bool = True
 
 
 class CompareMachine:
@@ -69,17 +68,20 @@ class CompareMachine:
         #: The epoch that is compared.
         self._epoch = epoch
         self._has_asked = False
-        self._flows = FlowTable(connections_max=settings.connections_max)
-        #: Flows in which something waits, and those of them that a confirmation would let go on; dicts for their order.
-        self._waiting: dict[int, Flow] = {}
-        self._unconfirmed: dict[int, Flow] = {}
+        #: Flows in which something waits, and those of them that a confirmation would let go on.
+        self._waiting = FlowQueue()
+        self._unconfirmed = FlowQueue()
+        self._steady: SteadyFlows | None = None
+        if settings.lends_steady and guard.passes_equal:
+            self._steady = SteadyFlows(settings.connections_max, self._waiting, self._unconfirmed)
+        self._flows = FlowTable(connections_max=settings.connections_max, steady=self._steady)
+        #: Grows with all that a flow hears.
+        self._turn = 0
         self._patience = Patience(min_ns=settings.patience_min_ns, max_ns=settings.patience_max_ns)
         self._confirmed = Confirmed()
         self._newest_input = 0
         self._shifts_told = 0
-        #: Frames of the primary that have not left, in their order.
-        self._held: dict[int, _Held] = {}
-        self._held_bytes = 0
+        self._held = HeldFrames()
         self._kept_bytes = 0
         #: Frames of epochs that have not begun here, and their cost.
         self._early: list[PrimarySaid | SecondarySaid] = []
@@ -100,7 +102,7 @@ class CompareMachine:
     @property
     def is_waiting(self) -> bool:
         """`TimePassed` is due every `TICK_NS`."""
-        return bool(self._waiting) and not self._has_asked
+        return self._waiting_count() > 0 and not self._has_asked
 
     def handle(self, event: CompareEvent, now_ns: int) -> list[CompareEffect]:
         """Take the next event. `now_ns` never goes back."""
@@ -110,8 +112,10 @@ class CompareMachine:
                 self._primary_said(event, now_ns, out)
             case SecondarySaid():
                 self._secondary_said(event, now_ns, out)
-            case InputArrived():
-                self._input_arrived(event)
+            case InputsArrived():
+                self._newest_input = max(self._newest_input, event.upto_seq)
+                for seq, frame in enumerate(event.frames, event.first_seq):
+                    self._note_input(seq, frame.data, frame.nic)
             case InputsLogged():
                 self._confirmed.inputs_upto = max(self._confirmed.inputs_upto, event.upto_seq)
                 self._release_confirmed(now_ns, out)
@@ -128,9 +132,9 @@ class CompareMachine:
         return CompareStatus(
             kinds={kind: _copy(counters) for kind, counters in self._counters.items()},
             connections=len(self._flows),
-            waiting_connections=len(self._waiting),
+            waiting_connections=self._waiting_count(),
             held_frames=len(self._held),
-            held_bytes=self._held_bytes,
+            held_bytes=self._held.bytes,
             kept_bytes=self._kept_bytes,
             ignored_frames=self._ignored_frames,
             patience_ns=self._patience.bound_ns,
@@ -138,28 +142,68 @@ class CompareMachine:
         )
 
     def _primary_said(self, event: PrimarySaid, now_ns: int, out: list[CompareEffect]) -> None:
-        require(event.frame_id not in self._held, f"frame {event.frame_id} was said twice")
+        require(event.frame_id not in self._held, "a frame was said twice")
+        cost = len(event.frame) + FRAME_OVERHEAD_BYTES
+        has_room = self._cost() + cost <= 2 * self._settings.bytes_max
+        if has_room and event.epoch == self._epoch and self._is_steady_primary(event, now_ns, out):
+            return
         packet = parse_frame(event.frame, event.nic, from_guest=True)
         if event.epoch < self._epoch:
             # The checkpoint that closed its epoch contains it.
             self._counters[packet.kind].committed += 1
             out.append(Release((event.frame_id,)))
-            return
-        cost = len(event.frame) + FRAME_OVERHEAD_BYTES
-        if self._cost() + cost > 2 * self._settings.bytes_max:
+        elif not has_room:
             self._lose(event, packet, out)
-            return
-        self._held[event.frame_id] = _Held(event.epoch, packet.kind, len(event.frame), now_ns)
-        self._held_bytes += len(event.frame)
-        if event.epoch > self._epoch:
-            self._keep_early(event)
         else:
-            self._compare_primary(event, packet, now_ns, out)
+            self._held.add(event, packet.kind, now_ns)
+            if event.epoch > self._epoch:
+                self._keep_early(event)
+            else:
+                self._compare_primary(event, packet, now_ns, out)
+
+    def _is_steady_primary(self, event: PrimarySaid, now_ns: int, out: list[CompareEffect]) -> bool:
+        """Whether it was of a steady flow, and has been heard."""
+        steady = self._steady
+        if steady is None or self._has_asked:
+            return False
+        self._turn += 1
+        inputs = self._newest_input, self._confirmed.inputs_upto
+        if not steady.say_primary(event.frame, event.nic, event.frame_id, *inputs, self._turn, now_ns):
+            return False
+        self._held.add(event, Kind.TCP, now_ns)
+        self._note_steady(steady, event, now_ns, out)
+        return True
+
+    def _is_steady_secondary(self, event: SecondarySaid, now_ns: int, out: list[CompareEffect]) -> bool:
+        steady = self._steady
+        if steady is None:
+            return False
+        self._turn += 1
+        if not steady.say_secondary(event.frame, event.nic, self._confirmed.inputs_upto, self._turn, now_ns):
+            return False
+        self._note_steady(steady, event, now_ns, out)
+        return True
+
+    def _note_steady(
+        self, steady: SteadyFlows, event: PrimarySaid | SecondarySaid, now_ns: int, out: list[CompareEffect]
+    ) -> None:
+        """What has come of it."""
+        report = steady.report
+        if report.equal_count:
+            self._guard.note_equal(report.equal_count)
+        self._kept_bytes += report.kept_change
+        if report.released_count:
+            self._let_go(steady.released, Kind.TCP, now_ns, out)
+        if self._cost() > self._settings.bytes_max:
+            flow = self._flows.find(parse_frame(event.frame, event.nic, from_guest=True))
+            name = "" if flow is None else flow.name
+            self._ask(self._too_much(), name, Kind.TCP, out)
 
     def _compare_primary(
         self, event: PrimarySaid, packet: Packet, now_ns: int, out: list[CompareEffect]
     ) -> None:
-        flow = self._flows.use(packet, now_ns)
+        self._turn += 1
+        flow = self._flows.use(packet, self._turn, now_ns)
         if flow is None:
             self._ask(_NO_ROOM, "", packet.kind, out)
             return
@@ -174,8 +218,11 @@ class CompareMachine:
         if event.epoch < self._epoch or self._has_asked:
             self._ignored_frames += 1
             return
+        if self._is_steady_secondary(event, now_ns, out):
+            return
         packet = parse_frame(event.frame, event.nic, from_guest=True)
-        flow = self._flows.use(packet, now_ns)
+        self._turn += 1
+        flow = self._flows.use(packet, self._turn, now_ns)
         if flow is None:
             self._ask(_NO_ROOM, "", packet.kind, out)
             return
@@ -183,11 +230,12 @@ class CompareMachine:
         finding = flow.say_secondary(packet, event.frame, now_ns)
         self._go_on(flow, finding, before, now_ns, out)
 
-    def _input_arrived(self, event: InputArrived) -> None:
-        self._newest_input = max(self._newest_input, event.seq)
-        packet = parse_frame(event.frame, event.nic, from_guest=False)
+    def _note_input(self, seq: int, frame: bytes, nic: int) -> None:
+        if self._steady is not None and self._steady.note_input(frame, nic, seq):
+            return
+        packet = parse_frame(frame, nic, from_guest=False)
         if packet.kind is Kind.TCP and (flow := self._flows.find(packet)):
-            flow.note_input(packet, event.seq)
+            flow.note_input(packet, seq)
 
     def _go_on(
         self, flow: Flow, finding: Finding | None, kept_before: int, now_ns: int, out: list[CompareEffect]
@@ -199,10 +247,15 @@ class CompareMachine:
         self._kept_bytes += flow.kept_bytes - kept_before
         if not self._has_asked:
             if finding is None and self._cost() > self._settings.bytes_max:
-                finding = Finding(Reason.BUFFER, f"more than {self._settings.bytes_max} bytes wait")
+                finding = self._too_much()
             if finding is not None:
                 self._ask(finding, flow.name, flow.kind, out)
         self._note_waiting(flow)
+        if self._steady is not None and isinstance(flow, TcpFlow) and not self._has_asked:
+            self._steady.lend(flow)
+
+    def _too_much(self) -> Finding:
+        return Finding(Reason.BUFFER, f"more than {self._settings.bytes_max} bytes wait")
 
     def _compare(self, flow: Flow, now_ns: int, out: list[CompareEffect]) -> Finding | None:
         finding = flow.compare(self._guard, now_ns)
@@ -216,31 +269,46 @@ class CompareMachine:
         """What the flow lets go."""
         frame_ids = flow.release(self._confirmed, now_ns)
         if flow.awaits_confirmation:
-            self._unconfirmed[id(flow)] = flow
+            self._unconfirmed.join(flow, self._turn)
         elif self._unconfirmed:
-            self._unconfirmed.pop(id(flow), None)
+            self._unconfirmed.leave(flow)
+        self._let_go(frame_ids, flow.kind, now_ns, out)
+
+    def _let_go(self, frame_ids: Sequence[int], kind: Kind, now_ns: int, out: list[CompareEffect]) -> None:
+        """These have been the same on both sides."""
         if not frame_ids:
             return
         for frame_id in frame_ids:
-            self._patience.observe(now_ns - self._forget(frame_id).at_ns)
-        self._counters[flow.kind].matched += len(frame_ids)
+            self._patience.observe(now_ns - self._held.remove(frame_id).at_ns)
+        self._counters[kind].matched += len(frame_ids)
         out.append(Release(tuple(frame_ids)))
 
     def _release_confirmed(self, now_ns: int, out: list[CompareEffect]) -> None:
-        """Something was confirmed."""
+        """Something was confirmed: those that wait for it, in order, whoever has them."""
         if self._has_asked:
             return
-        for flow in tuple(self._unconfirmed.values()):
-            self._release(flow, now_ns, out)
-            self._note_waiting(flow)
+        if self._unconfirmed:
+            for flow, turn in self._unconfirmed.in_order():
+                self._release_steady(turn, now_ns, out)
+                self._release(flow, now_ns, out)
+                self._note_waiting(flow)
+        self._release_steady(EVER, now_ns, out)
+
+    def _release_steady(self, before_turn: int, now_ns: int, out: list[CompareEffect]) -> None:
+        if self._steady is not None and self._steady.unconfirmed:
+            self._steady.confirm(self._confirmed.inputs_upto, before_turn, now_ns)
+            self._let_go(self._steady.released, Kind.TCP, now_ns, out)
 
     def _time_passed(self, now_ns: int, out: list[CompareEffect]) -> None:
         """Ask again what waits, then see whether it has waited for too long."""
         bound_ns = self._patience.bound_ns
-        for flow in tuple(self._waiting.values()):
+        if self._steady is not None and not self._has_asked:
+            self._steady.take_back_late(now_ns, bound_ns)
+        for flow, _ in self._waiting.in_order():
             if self._has_asked:
                 return
             if flow.is_undecided:
+                self._turn += 1
                 self._go_on(flow, None, flow.kept_bytes, now_ns, out)
             if not self._has_asked and flow.is_waiting and now_ns - flow.since_ns > bound_ns:
                 detail = f"one side was alone for {(now_ns - flow.since_ns) // NS_PER_MS} ms"
@@ -250,13 +318,12 @@ class CompareMachine:
         if event.epoch < self._epoch:
             return
         self._confirmed.inputs_upto = max(self._confirmed.inputs_upto, event.input_seq)
-        leaving = tuple(frame_id for frame_id, held in self._held.items() if held.epoch <= event.epoch)
+        leaving = self._held.upto(event.epoch)
         for frame_id in leaving:
-            self._counters[self._forget(frame_id).kind].committed += 1
+            self._counters[self._held.remove(frame_id).kind].committed += 1
         if leaving:
             out.append(Release(leaving))
-        for flow in self._flows:
-            flow.commit(self._guard)
+        self._flows.commit(self._guard)
         self._waiting.clear()
         self._unconfirmed.clear()
         self._kept_bytes = 0
@@ -305,17 +372,15 @@ class CompareMachine:
 
     def _note_waiting(self, flow: Flow) -> None:
         if flow.is_waiting:
-            self._waiting[id(flow)] = flow
+            self._waiting.join(flow, self._turn)
         else:
-            self._waiting.pop(id(flow), None)
+            self._waiting.leave(flow)
 
-    def _forget(self, frame_id: int) -> _Held:
-        held = self._held.pop(frame_id)
-        self._held_bytes -= held.size
-        return held
+    def _waiting_count(self) -> int:
+        return len(self._waiting) + (self._steady.waiting if self._steady is not None else 0)
 
     def _cost(self) -> int:
-        return self._held_bytes + len(self._held) * FRAME_OVERHEAD_BYTES + self._kept_bytes
+        return self._held.cost + self._kept_bytes
 
 
 _NO_ROOM: Final = Finding(Reason.BUFFER, "too many connections")

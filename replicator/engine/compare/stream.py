@@ -29,7 +29,7 @@ class Stream:
     def __init__(self, seq: int, *, bytes_max: int = COMPARE_SIDE_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         #: Sequence number of `position`.
-        self._seq = seq
+        self.seq = seq
         self.position = 0
         self.pending = bytearray()
         #: Ascending, apart from one another and from what is pending: place -> bytes.
@@ -53,10 +53,10 @@ class Stream:
     @property
     def next_seq(self) -> int:
         """Sequence number after all that was said, FIN included."""
-        return (self._seq + self.end - self.position) & MASK
+        return (self.seq + self.end - self.position) & MASK
 
     def place_of(self, seq: int) -> int:
-        return self.position + distance(self._seq, seq)
+        return self.position + distance(self.seq, seq)
 
     def take(self, seq: int, data: bytes, now_ns: int, *, fin: bool = False) -> Taken:
         """A segment. One that is not OK makes the stream lossy."""
@@ -83,8 +83,20 @@ class Stream:
         del self.pending[:size]
         self.kept_bytes = len(self.pending) + self._island_bytes
         self.position += size
-        self._seq = (self._seq + size) & MASK
+        self.seq = (self.seq + size) & MASK
         self.since_ns = now_ns
+
+    def is_level_with(self, other: Stream) -> bool:
+        """Both are at the same place and without gaps and ends, and at most one has said more."""
+        if self.fin is not None or other.fin is not None or self._islands or other.has_islands:
+            return False
+        return self.position == other.position and not (self.pending and other.pending)
+
+    def go_on_from(self, seq: int, position: int, end: int, pending: bytes, since_ns: int) -> None:
+        """What has become of a stream without islands elsewhere."""
+        self.seq, self.position, self.end, self.since_ns = seq, position, end, since_ns
+        self.pending = bytearray(pending)
+        self.kept_bytes = len(pending)
 
     def _refuse(self, why: Taken) -> Taken:
         self.is_lossy = True

@@ -14,8 +14,8 @@ SYN leaves when the secondary's side knows it. At a commit the secondary's guest
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final
 
 from replicator.compare.api import Ages, Connection, Differs, OutputComparer, Same
 from replicator.compare.guard import Guard
@@ -23,52 +23,11 @@ from replicator.engine.compare.effects import Reason
 from replicator.engine.compare.flow import Confirmed, Finding
 from replicator.engine.compare.numbers import MASK, is_at_or_after, latest
 from replicator.engine.compare.packet import ACK, FIN, RST, SYN, Kind, Packet, TcpSegment
-from replicator.engine.compare.shift import NO_SHIFT, Shift
+from replicator.engine.compare.shift import NO_SHIFT
 from replicator.engine.compare.stream import Stream, Taken
-from replicator.engine.compare.tcp_options import TcpOptions
+from replicator.engine.compare.tcp_side import HeldFrame, Side, SteadySide, SteadyState, Syn
 from replicator.errors import InvariantError
 from replicator.limits import COMPARE_CALL_BYTES_MAX
-
-
-class _Syn(NamedTuple):
-    seq: int
-    #: What a SYN-ACK acknowledges; None of a SYN.
-    answers: int | None
-    options: TcpOptions
-
-    def same_as(self, other: _Syn) -> bool:
-        return self.answers == other.answers and self.options.offers == other.options.offers
-
-    def shift_to(self, other: _Syn) -> Shift:
-        ts = 0
-        if self.options.tsval is not None and other.options.tsval is not None:
-            ts = (other.options.tsval - self.options.tsval) & MASK
-        return Shift((other.seq - self.seq) & MASK, ts)
-
-
-@dataclass(slots=True)
-class _Side:
-    #: None until this side's numbers are known.
-    stream: Stream | None = None
-    syn: _Syn | None = None
-    has_reset: bool = False
-    #: Newest acknowledgement.
-    ack: int | None = None
-
-    def forget(self) -> None:
-        self.stream = self.syn = self.ack = None
-        self.has_reset = False
-
-
-class _Held(NamedTuple):
-    frame_id: int
-    #: Place behind what it contains.
-    end: int
-    flags: int
-    ack: int
-    #: Newest input of this connection when the guest said it.
-    input_seq: int
-
 
 _TAKEN_REASONS: Final = {Taken.FULL: Reason.BUFFER, Taken.CONTRADICTS: Reason.DIFFERS}
 _OPENED_ANEW: Final = Finding(Reason.DIFFERS, "opened anew before its end was compared")
@@ -84,15 +43,16 @@ class TcpFlow:
         #: Its `from_start` is true only while all of it was compared or skipped.
         self._connection = replace(connection, from_start=False)
         self._comparer: OutputComparer | None = None
-        self._primary = _Side()
-        self._secondary = _Side()
-        self._held: deque[_Held] = deque()
+        self._primary = Side()
+        self._secondary = Side()
+        self._held: deque[HeldFrame] = deque()
         self._input_seq = 0
         self._peer_ended = False
         self._peer_reset = False
         self._ends_matched = False
         self._syns_matched = False
         self.since_ns = now_ns
+        self.used_turn = 0
         self.shift = NO_SHIFT
         #: The secondary's side has not been told the shift.
         self.must_tell_shift = False
@@ -144,7 +104,9 @@ class TcpFlow:
         if stream is not None and not segment.flags & (SYN | RST):
             end = stream.place_of(segment.seq) + len(segment.payload) + bool(segment.flags & FIN)
         # Of a connection whose inputs were not followed, it may be any.
-        self._held.append(_Held(frame_id, end, segment.flags, segment.ack, self._input_seq or newest_input))
+        self._held.append(
+            HeldFrame(frame_id, end, segment.flags, segment.ack, self._input_seq or newest_input)
+        )
         return finding
 
     def say_secondary(self, packet: Packet, frame: bytes, now_ns: int) -> Finding | None:
@@ -212,9 +174,8 @@ class TcpFlow:
 
     def commit(self, guard: Guard) -> None:
         self._held.clear()
-        self.shift, self._shift_number, self.must_tell_shift = NO_SHIFT, 0, False
+        self._forget_shift()
         side = self._primary
-        self._syns_matched = side.syn is not None
         if side.stream is not None:
             self._skip_rest(guard, side.stream)
             self._ends_matched = self._ends_matched or side.stream.fin is not None
@@ -223,9 +184,65 @@ class TcpFlow:
         else:
             self._secondary = replace(side)
 
-    def _say(
-        self, side: _Side, other: _Side, segment: TcpSegment, frame: bytes, now_ns: int
-    ) -> Finding | None:
+    def steady_state(self) -> SteadyState | None:
+        """None while anything is under way but bytes that one side has not said yet, and acknowledgements."""
+        mine, others = self._primary.stream, self._secondary.stream
+        if mine is None or others is None or self._has_events() or not mine.is_level_with(others):
+            return None
+        ahead = int(bool(others.pending))
+        return SteadyState(
+            (_steady_side(mine, self._primary), _steady_side(others, self._secondary)),
+            mine.position,
+            ahead,
+            bytes((mine, others)[ahead].pending),
+            self._held,
+            self.since_ns,
+            self._input_seq,
+        )
+
+    def go_on_from(self, state: SteadyState) -> None:
+        """What has become of a `steady_state` meanwhile."""
+        for index, (side, steady) in enumerate(
+            zip((self._primary, self._secondary), state.sides, strict=True)
+        ):
+            if side.stream is None:
+                raise InvariantError(f"{self.name} was never steady")
+            pending = state.pending if index == state.ahead else b""
+            side.stream.go_on_from(steady.seq, state.position, steady.end, pending, steady.since_ns)
+            side.ack = steady.ack
+        self._held = deque(state.held)
+        self.since_ns = state.since_ns
+        self._input_seq = state.input_seq
+
+    @property
+    def is_lossy(self) -> bool:
+        """Something that the primary said could not be kept."""
+        return self._primary.stream is not None and self._primary.stream.is_lossy
+
+    def commit_lent(self) -> None:
+        """`commit` of a flow whose steady state is elsewhere, and whose primary is neither ahead nor lossy."""
+        self._forget_shift()
+        self._secondary.syn = self._primary.syn
+        if self._secondary.stream is not None:
+            self._secondary.stream.is_lossy = False
+
+    def _forget_shift(self) -> None:
+        """Both go on with the same numbers."""
+        self.shift, self._shift_number, self.must_tell_shift = NO_SHIFT, 0, False
+        self._syns_matched = self._primary.syn is not None
+
+    def _has_events(self) -> bool:
+        """Of opening, ending and resetting."""
+        mine, others = self._primary, self._secondary
+        return (
+            mine.has_reset
+            or others.has_reset
+            or (mine.syn is None) is not (others.syn is None)
+            or self.must_tell_shift
+            or any(held.flags & (SYN | RST) for held in self._held)
+        )
+
+    def _say(self, side: Side, other: Side, segment: TcpSegment, frame: bytes, now_ns: int) -> Finding | None:
         if segment.flags & SYN:
             finding = self._say_syn(side, segment, frame, now_ns)
         elif segment.flags & RST:
@@ -237,14 +254,14 @@ class TcpFlow:
             side.ack = latest(side.ack, segment.ack)
         return finding
 
-    def _say_syn(self, side: _Side, segment: TcpSegment, frame: bytes, now_ns: int) -> Finding | None:
+    def _say_syn(self, side: Side, segment: TcpSegment, frame: bytes, now_ns: int) -> Finding | None:
         if side.syn is None or side.syn.seq != segment.seq:
             if side.stream is not None:
                 if self.is_waiting:
                     return _OPENED_ANEW
                 self._forget()
             answers = segment.ack if segment.flags & ACK else None
-            side.syn = _Syn(segment.seq, answers, segment.options(frame))
+            side.syn = Syn(segment.seq, answers, segment.options(frame))
             side.stream = Stream((segment.seq + 1) & MASK)
             # A refusal before it is none of this connection.
             side.has_reset = False
@@ -268,7 +285,7 @@ class TcpFlow:
         self.must_tell_shift = self.shift != NO_SHIFT
         return None
 
-    def _say_bytes(self, side: _Side, other: _Side, segment: TcpSegment, now_ns: int) -> Finding | None:
+    def _say_bytes(self, side: Side, other: Side, segment: TcpSegment, now_ns: int) -> Finding | None:
         if side.stream is None:
             if other.syn is not None:
                 return _OPENED_BY_ONE
@@ -293,7 +310,7 @@ class TcpFlow:
             return Finding(Reason.DIFFERS, "one side ends where the other goes on")
         return None
 
-    def _may_leave(self, held: _Held, confirmed: Confirmed) -> bool:
+    def _may_leave(self, held: HeldFrame, confirmed: Confirmed) -> bool:
         stream = self._primary.stream
         if stream is not None and held.end > stream.position:
             return False
@@ -306,13 +323,13 @@ class TcpFlow:
         )
         return not self.awaits_confirmation
 
-    def _is_shift_known(self, held: _Held, confirmed: Confirmed) -> bool:
+    def _is_shift_known(self, held: HeldFrame, confirmed: Confirmed) -> bool:
         """A connection opens only when the secondary's side can go on with it."""
         if not held.flags & SYN:
             return True
         return not self.must_tell_shift and confirmed.shifts_upto >= self._shift_number
 
-    def _is_safe(self, held: _Held, confirmed: Confirmed) -> bool:
+    def _is_safe(self, held: HeldFrame, confirmed: Confirmed) -> bool:
         """What the frame acknowledges is not lost with this side."""
         if not held.flags & ACK or held.input_seq <= confirmed.inputs_upto:
             return True
@@ -352,6 +369,10 @@ def _segment_of(packet: Packet) -> TcpSegment:
     if packet.tcp is None:
         raise InvariantError(f"a {packet.kind.value} packet in a TCP flow")
     return packet.tcp
+
+
+def _steady_side(stream: Stream, side: Side) -> SteadySide:
+    return SteadySide(stream.seq, stream.end, stream.since_ns, side.ack)
 
 
 def _is_ahead(stream: Stream | None) -> bool:

@@ -21,6 +21,7 @@ class UpkeepFlow:
 
     def __init__(self, now_ns: int) -> None:
         self.since_ns = now_ns
+        self.used_turn = 0
         #: (number of the frame, newest input when it was said)
         self._held: deque[tuple[int, int]] = deque()
 

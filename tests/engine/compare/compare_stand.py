@@ -12,7 +12,7 @@ from replicator.engine.compare.effects import AskCheckpoint, CompareEffect, Drop
 from replicator.engine.compare.events import (
     Committed,
     CompareEvent,
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     PrimarySaid,
     SecondarySaid,
@@ -21,6 +21,7 @@ from replicator.engine.compare.events import (
 )
 from replicator.engine.compare.machine import CompareMachine, CompareSettings
 from replicator.engine.compare.shift_table import ShiftTable
+from replicator.engine.output import Frame
 from replicator.units import Epoch
 
 FIRST = Epoch(5)
@@ -69,7 +70,7 @@ class Stand:
     def input(self, frame: bytes) -> bytes:
         """Returns it as the secondary's guest gets it."""
         self.inputs += 1
-        self._play(InputArrived(self.inputs, 0, frame))
+        self._play(InputsArrived(self.inputs, (Frame(0, frame),)))
         if self.confirms:
             self._play(InputsLogged(self.inputs))
         return self.table.to_guest(frame, 0)

@@ -13,7 +13,7 @@ from replicator.compare import load_comparer
 from replicator.engine.compare.compared_output import ComparedOutput, ShiftTold
 from replicator.engine.compare.effects import AskCheckpoint, Reason
 from replicator.engine.compare.events import (
-    InputArrived,
+    InputsArrived,
     InputsLogged,
     SecondarySaid,
     ShiftsKnown,
@@ -226,7 +226,7 @@ def test_a_shift_is_told_with_its_epoch_and_confirmed_by_its_number_only() -> No
 def test_inputs_of_before_the_comparison_must_be_logged_too() -> None:
     output = make()
     client = Talker()
-    output.hear(InputArrived(7, 0, tcp_frame(ENDS.flipped(), 7001, ack=1001, data=b"ask")), 0)
+    output.hear(InputsArrived(7, (Frame(0, tcp_frame(ENDS.flipped(), 7001, ack=1001, data=b"ask")),)), 0)
     output.mark_barrier(Epoch(1))
     output.compare(Epoch(1), 0)
     output.hold(Frame(0, client.says(0)), 0)
@@ -239,7 +239,7 @@ def test_inputs_of_before_the_comparison_must_be_logged_too() -> None:
 
 def test_what_one_secondary_confirmed_another_has_not() -> None:
     output = comparing()
-    output.hear(InputArrived(3, 0, b""), 0)
+    output.hear(InputsArrived(3, (Frame(0, b""),)), 0)
     output.hear(InputsLogged(3), 0)
     output.forget_secondary()
     output.mark_barrier(Epoch(2))
@@ -252,7 +252,7 @@ def test_what_one_secondary_confirmed_another_has_not() -> None:
 
 def test_a_commit_confirms_the_inputs_that_it_contains() -> None:
     output = comparing()
-    output.hear(InputArrived(3, 0, b""), 0)
+    output.hear(InputsArrived(3, (Frame(0, b""),)), 0)
     output.mark_barrier(Epoch(2))
     output.note_inputs(Epoch(2), 3)
     output.release(Epoch(2))
