@@ -26,6 +26,7 @@ from replicator.engine.compare.events import (
 from replicator.engine.compare.machine import CompareMachine, CompareSettings
 from replicator.engine.output import Frame
 from replicator.errors import InvariantError
+from replicator.limits import COMPARE_SIDE_BYTES_MAX
 from replicator.units import Epoch
 
 #: What a connection says from its first byte on; the other one differs in one byte of eight.
@@ -244,6 +245,24 @@ def test_one_on_which_something_happens_is_taken_back(step: tuple) -> None:
     assert lent(machine) == 1
     machine.handle(steps.event(step), 1)
     assert lent(machine) == 0
+
+
+def test_one_side_is_ahead_by_so_much_and_no_more() -> None:
+    both = machines()
+    steps = Steps()
+    data = bytes(60_000)
+    asked = False
+    for side in ("primary", "secondary"):
+        event = steps._say_bytes(side, 1, 0, b"x", 1, 0)
+        for machine in both:
+            machine.handle(event, 0)
+    place = 1
+    while not asked and place < 2 * COMPARE_SIDE_BYTES_MAX:
+        event = steps._say_bytes("primary", 1, place, data, 1, 0)
+        lends, keeps = (machine.handle(event, 0) for machine in both)
+        assert lends == keeps
+        place, asked = place + len(data), both[1].has_asked
+    assert COMPARE_SIDE_BYTES_MAX < place <= COMPARE_SIDE_BYTES_MAX + len(data) + 1
 
 
 def test_a_comparer_that_wants_to_be_asked_is_asked() -> None:
