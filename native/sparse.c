@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #define PAGE_BYTES UINT64_C(4096)
+/* So many are read at a time, which a cache holds. */
+#define LOOK_PAGES UINT64_C(16)
 
 int rp_ram_find_absent(struct rp_ram *ram, int fd, struct rp_bitmap *absent)
 {
@@ -82,58 +84,64 @@ static uint64_t offset_of(struct rp_ram *ram, uint64_t pfn)
     return (uint64_t)(rp_ram_page(ram, pfn) - rp_ram_base(ram));
 }
 
-/* Pages from the first of these on that are not zeros and lie one behind the other in the file. */
-static uint64_t count_filled(const struct rp_ram *ram, const uint64_t *pfns, uint64_t most,
-                             const uint8_t *body)
+/* Pages from the first of these on that lie one behind the other in the file, and are all zeros or
+ * all not. */
+static uint64_t count_run(const struct rp_ram *ram, const uint64_t *pfns, uint64_t most,
+                          const uint8_t *body, bool *zeros_ret)
 {
     const uint8_t *first = rp_ram_page(ram, pfns[0]);
-    uint64_t pages = 0;
+    uint64_t pages = 1;
+    *zeros_ret = rp_page_is_zero(body);
     while (pages < most && rp_ram_page(ram, pfns[pages]) == first + pages * PAGE_BYTES &&
-           !rp_page_is_zero(body + pages * PAGE_BYTES))
+           rp_page_is_zero(body + pages * PAGE_BYTES) == *zeros_ret)
         pages++;
     return pages;
 }
 
-/* Whether the file holds nothing at `at`. `hole` is [begin, end) of the newest one that was found.
- */
-static bool is_in_hole(int fd, uint64_t at, uint64_t hole[2])
+static int read_pages(int fd, uint64_t at, uint8_t *data, uint64_t bytes)
 {
-    if (at >= hole[0] && at < hole[1])
-        return true;
-    off_t data = lseek(fd, (off_t)at, SEEK_DATA);
-    /* ENXIO: there is nothing up to the end. A file system that cannot tell holds everything. */
-    if (data < 0 && errno != ENXIO)
-        return false;
-    hole[0] = at;
-    hole[1] = data < 0 ? UINT64_MAX : (uint64_t)data;
-    return at < hole[1];
+    while (bytes > 0) {
+        ssize_t got = pread(fd, data, bytes, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 ? -errno : -EIO;
+        at += (uint64_t)got;
+        data += got;
+        bytes -= (uint64_t)got;
+    }
+    return 0;
 }
 
-/* A page of zeros. */
-static void fill_zeros(struct rp_ram *ram, int fd, uint64_t pfn, uint64_t hole[2])
+/* Zeros for these pages of the file. What holds nothing is read as zeros by `pread` and stays so,
+ * where a look through the mapping would give it memory. */
+static int fill_zeros(struct rp_ram *ram, int fd, uint64_t at, uint64_t count)
 {
-    uint64_t at = offset_of(ram, pfn);
-    uint8_t *page = rp_ram_base(ram) + at;
-    if (!is_in_hole(fd, at, hole) && !rp_page_is_zero(page))
-        memset(page, 0, PAGE_BYTES);
+    uint8_t seen[LOOK_PAGES * PAGE_BYTES];
+    for (uint64_t done = 0, pages; done < count; done += pages) {
+        pages = count - done < LOOK_PAGES ? count - done : LOOK_PAGES;
+        uint64_t place = at + done * PAGE_BYTES;
+        int code = read_pages(fd, place, seen, pages * PAGE_BYTES);
+        if (code != 0)
+            return code;
+        for (uint64_t i = 0; i < pages; i++)
+            if (!rp_page_is_zero(seen + i * PAGE_BYTES))
+                memset(rp_ram_base(ram) + place + i * PAGE_BYTES, 0, PAGE_BYTES);
+    }
+    return 0;
 }
 
 int rp_ram_fill(struct rp_ram *ram, int fd, const uint64_t *pfns, uint64_t count,
                 const uint8_t *body)
 {
-    /* Forgotten when something is written, which may have been into it. */
-    uint64_t bad_index, hole[2] = {0, 0};
+    uint64_t bad_index, run;
     int code = rp_ram_check(ram, pfns, count, &bad_index);
-    for (uint64_t done = 0; done < count && code == 0;) {
+    for (uint64_t done = 0; done < count && code == 0; done += run) {
         const uint8_t *from = body + done * PAGE_BYTES;
-        uint64_t run = count_filled(ram, pfns + done, count - done, from);
-        if (run > 0) {
-            code = write_pages(fd, offset_of(ram, pfns[done]), from, run * PAGE_BYTES);
-            hole[0] = hole[1] = 0;
-        } else {
-            fill_zeros(ram, fd, pfns[done], hole);
-        }
-        done += run > 0 ? run : 1;
+        uint64_t at = offset_of(ram, pfns[done]);
+        bool zeros;
+        run = count_run(ram, pfns + done, count - done, from, &zeros);
+        code = zeros ? fill_zeros(ram, fd, at, run) : write_pages(fd, at, from, run * PAGE_BYTES);
     }
     return code;
 }
