@@ -59,8 +59,10 @@ async def _probe(machine: str, cpu: str) -> str:
     except TimeoutError:
         return f"the firmware said nothing within {PROBE_TIMEOUT_S} s"
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        # One that ends by itself is not signalled: that would take its exit status from under asyncio, which warns.
+        if process.stdout is None or not process.stdout.at_eof():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         await process.wait()
 
 
