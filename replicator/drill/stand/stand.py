@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+from replicator.demo.client import PATIENCE_S
 from replicator.demo.lab import CLIENT, HOST_A, HOST_B, REPLICATION, Lab
 from replicator.demo.stage import children_of
 from replicator.demo.timeline import Event
@@ -306,7 +307,8 @@ class Stand:
         if client.stdin is not None:
             client.stdin.close()
         try:
-            self.ear.await_end(client, CLIENT_S)
+            # Longer than it waits itself for a reply: killed, it could not tell what it waited for.
+            self.ear.await_end(client, CLIENT_S + PATIENCE_S)
         except GuestError:
             client.kill()
             self.ear.await_end(client, END_S)
