@@ -43,7 +43,7 @@ lint: venv
 SANITIZED_DIR := build/sanitized
 NATIVE_TESTS := tests/memory tests/engine/compare/test_compare_steady.py $(addprefix tests/native/test_,entry_places.py own_uffd.py) \
   $(addprefix tests/wire/test_,entries.py legacy_compression.py legacy_streams.py) \
-  $(addprefix tests/output/test_,native_models.py native_relay_live.py native_shifts.py relay_live.py)
+  $(addprefix tests/output/test_,fast_path.py frame_message.py native_models.py native_relay_live.py native_shifts.py relay_live.py)
 SANITIZED := PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED_DIR) ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \
   LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
 

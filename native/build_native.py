@@ -33,6 +33,7 @@ HEADERS = (
     *("simd.h", "bases.h", "encode.h", "decode.h"),
     *("relay_frame.h", "relay_hold.h", "relay_inputs.h", "relay_book.h", "relay.h"),
     *("tcp_segment.h", "tcp_shift.h", "shift_table.h", "steady.h"),
+    *("frame_message.h", "fast_path.h"),
 )
 SOURCES = (
     *(
@@ -52,6 +53,8 @@ SOURCES = (
     *("relay.c", "relay_commands.c", "relay_thread.c", "relay_traffic.c"),
     *("tcp_segment.c", "tcp_shift.c", "key_table.c", "shift_entries.c", "shift_table.c"),
     *("fifo.c", "turn_queue.c", "steady_flow.c", "steady_table.c", "steady_say.c"),
+    *("frame_message.c", "record_stream.c"),
+    *("fast_path.c", "fast_entries.c", "fast_primary.c", "fast_secondary.c"),
 )
 #: What the sources need beside libc.
 LIBRARIES = ("lz4",)

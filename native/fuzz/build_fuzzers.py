@@ -20,6 +20,7 @@ SOURCES = (
     *("simd.c", "simd_x86.c", "simd_neon.c", "bases.c", "delta.c", "lz4_page.c", "encode.c", "decode.c"),
     *("relay_book.c", "tcp_segment.c", "tcp_shift.c", "key_table.c", "shift_entries.c", "shift_table.c"),
     *("fifo.c", "turn_queue.c", "steady_flow.c", "steady_table.c", "steady_say.c"),
+    "frame_message.c",
 )
 LIBRARIES = ("-llz4",)
 COMPILER = "clang"

@@ -260,11 +260,20 @@ def _steady_flows() -> Iterator[tuple[str, bytes]]:
     yield "several", b"\4" + b"\5\2" + b"".join(said(0, flow, 0, b"x") for flow in range(3)) + put
 
 
+def _frame_messages() -> Iterator[tuple[str, bytes]]:
+    session, one = b"\xc4\x10" + bytes(16), b"\x92\x00\xc4\x04data"
+    long = b"\x92\x1f\xc5\x01\x00" + bytes(256)
+    yield "inputs", b"\x95\xabinput-batch" + session + b"\x01\x05\x92" + one + long
+    yield "outputs", b"\x96\xacoutput-batch" + session + b"\xcc\xc8\x02\x00\xdc\x00\x10" + one * 16
+    yield "logged", b"\x94\xadinputs-logged" + session + b"\xcf" + bytes(4) + b"\1" * 4 + b"\xce\0\1\0\0"
+
+
 _MAKERS: Final = {
     "bases": _bases,
     "bitmap": _bitmaps,
     "decode_pages": _decoded_pages,
     "entries": _entries,
+    "frame_message": _frame_messages,
     "layout": _layouts,
     "legacy_batch": _legacy_batches,
     "page_search": _page_searches,

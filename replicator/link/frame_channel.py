@@ -30,6 +30,7 @@ from replicator.link.record_socket import RecordSocket
 from replicator.link.sockets import BACKLOG, RECONNECT_MS, check_keys
 from replicator.units import NS_PER_MS
 from replicator.wire.frames import FrameMessage, FrameNumbers, FramesOpen, OpenFrames
+from replicator.wire.lent_line import LentLine, LineBack
 
 #: Connections that have not said who they are; one more takes the place of the oldest.
 STRANGERS_MAX: Final = 16
@@ -84,6 +85,17 @@ class _Channel(ABC):
             if (message := self._numbers.take(data)) is not None:
                 return message
         return None
+
+    def lend(self) -> LentLine | None:
+        if not self.is_open or self._line is None or (rest := self._line.lend()) is None:
+            return None
+        return LentLine(self._line.fileno(), self._numbers.session, *self._numbers.counts, rest)
+
+    def take_back(self, line: LineBack) -> None:
+        self._numbers.go_on_from(line.sent, line.taken)
+        if self._line is not None:
+            self._line.take_back(line.rest, line.unsent)
+            self._look_for_room(self._line)
 
     def close(self) -> None:
         if self._closed:

@@ -38,6 +38,8 @@ class RecordSocket:
         #: What came in behind the last whole record lies at the beginning.
         self._room = memoryview(bytearray(_ROOM_BYTES))
         self._filled = 0
+        #: It was not looked at yet.
+        self._is_uncut = False
         #: The kernel had nothing more when it was asked last.
         self._is_read_empty = False
         self._unsent = bytearray()
@@ -52,7 +54,7 @@ class RecordSocket:
     @property
     def has_news(self) -> bool:
         """Something has come in that no descriptor tells of."""
-        return bool(self._inbox)
+        return bool(self._inbox) or self._is_uncut
 
     @property
     def wants_room(self) -> bool:
@@ -70,12 +72,31 @@ class RecordSocket:
         """The next message. None when there is none until the descriptor is readable."""
         if self._unsent:
             self._send_rest()
+        if self._is_uncut:
+            self._is_uncut = False
+            self._split(self._filled)
         if not self._inbox and not self._is_read_empty:
             self._read()
         if self._inbox:
             return self._inbox.popleft()
         self._is_read_empty = False
         return None
+
+    def lend(self) -> bytes | None:
+        """For others to use the connection until `take_back`: what came in by it and is no whole message. None while
+        it can't be, or is sealed."""
+        if self._seal is not None or self._inbox or self._unsent or self._is_uncut:
+            return None
+        return bytes(self._room[: self._filled])
+
+    def take_back(self, rest: bytes | memoryview, unsent: bytes | memoryview) -> None:
+        """What came in and was not taken, perhaps whole messages, and what the kernel had no room for. TransportError
+        when that is too much."""
+        self._room[: len(rest)] = rest
+        self._filled = len(rest)
+        self._is_uncut = bool(rest)
+        if unsent:
+            self._keep(bytes(unsent))
 
     def close(self) -> None:
         """May be repeated."""

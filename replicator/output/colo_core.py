@@ -7,9 +7,11 @@ and no threads, as in `output.core`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from replicator.deadline import SharedDeadline
 from replicator.engine.compare.compared_output import ComparedOutput, ShiftTold
 from replicator.engine.compare.counters import CompareStatus
 from replicator.engine.compare.events import (
@@ -21,18 +23,31 @@ from replicator.engine.compare.events import (
 )
 from replicator.engine.compare.machine import TICK_NS
 from replicator.engine.output import Frame, OutputMode
-from replicator.errors import ReplicatorError, TransportError, WireError
+from replicator.errors import InvariantError, ReplicatorError, TransportError, WireError
 from replicator.output.base import BarrierMark, Deadline, RelayCallbacks
 from replicator.output.colo_base import ColoCallbacks
 from replicator.output.core import TURN_FRAMES_MAX, NicPort, RelayCore, boottime_ns
+from replicator.output.fast_path import (
+    PathBack,
+    PathEnd,
+    PathInput,
+    PathLoan,
+    PrimaryPart,
+    SecondaryPart,
+    WaitingInput,
+)
 from replicator.output.frame_channel import FrameChannel
-from replicator.output.inputs import CostTable
+from replicator.output.inputs import CostTable, Numbered
 from replicator.output.late_copies import LATE_NS, LateCopies
 from replicator.units import Epoch
 from replicator.wire import frames as wire
+from replicator.wire.lent_line import LentLine
 
 #: Messages of the channel in one turn.
 TURN_MESSAGES_MAX: Final = 64
+#: Of the inputs that wait, what is lent to the fast path; with more, the guest is slower than any path.
+_LENT_FRAMES_MAX: Final = 256
+_LENT_BYTES_MAX: Final = 1 << 20
 _BROKEN_BY: Final = (TransportError, WireError)
 
 
@@ -181,6 +196,95 @@ class ColoCore(RelayCore):
     def _lasting_shifts(self) -> Sequence[wire.LastingShifts]:
         """What the secondary needs to know of connections that are older than this primary: nothing."""
         return (wire.LastingShifts(True, ()),)
+
+    # The fast path.
+
+    def held_since_ns(self) -> int:
+        """When the oldest frame came that is held; now, when none is."""
+        oldest_ns = self._compared.oldest_held_ns
+        return self._clock() if oldest_ns is None else oldest_ns
+
+    def lend(self, until_ns: int) -> PathLoan | None:
+        """For the fast path to carry what is ordinary, until then at the latest. None while there is more to do."""
+        is_quiet = not self._muted and not self._notices and not self._input_held
+        if not is_quiet or not self._may_lend() or (line := self._lend_line()) is None:
+            return None
+        waiting = [
+            WaitingInput(nic, one.data) for nic, inputs in enumerate(self.inputs) for one in inputs.waiting()
+        ]
+        due_ns = until_ns if self._copies.due_ns is None else min(until_ns, self._copies.due_ns)
+        part = self._lend_part()
+        if isinstance(part, PrimaryPart) and part.compare.others_waiting:
+            due_ns = min(due_ns, self._tick_at_ns)
+        return None if part is None else PathLoan(line, waiting, part, due_ns, LATE_NS)
+
+    def take_back(self, back: PathBack) -> None:
+        """What has become of a loan, and what is left to do of it."""
+        for inputs, count in zip(self.inputs, back.given, strict=True):
+            inputs.take_given(count)
+        self._take_back_part(back)
+        if self._channel is not None:
+            self._take_back_line(self._channel, back)
+        match back.end:
+            case PathEnd.GUEST:
+                self._hear_guest(Frame(back.nic, back.item), self._clock())
+            case PathEnd.NETWORK:
+                self._hear_network(back.nic, [back.item])
+            case PathEnd.ROWS:
+                self._hear_rows(back)
+            case _:
+                pass
+        self._carry_wants()
+
+    def _may_lend(self) -> bool:
+        return (
+            all(port.connected for port in self.ports)
+            and sum(inputs.waiting_frames for inputs in self.inputs) <= _LENT_FRAMES_MAX
+            and sum(inputs.waiting_bytes for inputs in self.inputs) <= _LENT_BYTES_MAX
+        )
+
+    def _lend_line(self) -> LentLine | None:
+        return None if self._channel is None else self._channel.lend()
+
+    def _lend_part(self) -> PrimaryPart | SecondaryPart | None:
+        if not isinstance(self._deadline, SharedDeadline) or (loan := self._compared.lend()) is None:
+            return None
+        if loan.numbers.newest_input != self._newest_seq - self._base_seq:
+            return None
+        return PrimaryPart(loan, self._deadline, self._tick_at_ns)
+
+    def _take_back_part(self, back: PathBack) -> None:
+        """Addresses are known: a flow is lent after its guest has spoken."""
+        self._compared.take_back(back.compare, self._clock())
+        if back.inputs:
+            first_seq = self._newest_seq + 1
+            for one in back.inputs:
+                self._newest_seq += 1
+                self._note_input(Numbered(self._newest_seq, one.given), one)
+            self._copies.add(first_seq, [one.frame for one in back.inputs], back.inputs[0].at_ns)
+            if self._copies.is_full:
+                self._send_copies()
+
+    def _note_input(self, numbered: Numbered, one: PathInput) -> None:
+        inputs = self.inputs[one.frame.nic]
+        if one.is_given:
+            inputs.note_given(numbered)
+        else:
+            inputs.accept(numbered)
+
+    def _take_back_line(self, channel: FrameChannel, back: PathBack) -> None:
+        try:
+            channel.take_back(back.line)
+            if back.line_error:
+                raise TransportError(f"the other relay is gone: {os.strerror(back.line_error)}")
+        except _BROKEN_BY as error:
+            self._break(error)
+
+    def _hear_rows(self, back: PathBack) -> None:
+        message = wire.decode(back.item).message
+        if not isinstance(message, wire.OutputBatch):
+            raise InvariantError("the fast path gave back another message than an output-batch")
+        self._hear(wire.OutputBatch(message.epoch, message.inputs_upto, message.frames[back.rows_done :]))
 
     # Messages.
 

@@ -111,18 +111,13 @@ class RelayCore:
 
     def read_guest(self, nic: int, frames_max: int = TURN_FRAMES_MAX) -> bool:
         """Take what the guest has sent. False when its socket was read empty."""
-        port, book = self.ports[nic], self._books[nic]
+        port = self.ports[nic]
         now_ns = self._clock()
         for _ in range(frames_max):
             data = port.recv_guest()
             if data is None:
                 return False
-            if not 0 < len(data) <= FRAME_BYTES_MAX:
-                self.machine.count_lost()
-                continue
-            book.learn_output(data)
-            if self.machine.hold(Frame(nic, data), now_ns) is Verdict.HELD:
-                self._say_waiting()
+            self._hear_guest(Frame(nic, data), now_ns)
         return True
 
     def drain_guest(self) -> None:
@@ -175,22 +170,12 @@ class RelayCore:
 
     def read_network(self, nic: int) -> bool:
         """Number what the network has for the guest, give it or let it wait. False when it has nothing."""
-        port, inputs = self.ports[nic], self.inputs[nic]
-        first_seq = self._newest_seq + 1
-        accepted: list[Frame] = []
-        found = False
-        for _ in range(TURN_FRAMES_MAX):
-            data = port.recv_network()
-            if data is None:
-                break
-            found = True
-            if inputs.has_room(len(data)):
-                accepted.append(self._number(Frame(nic, data)))
-            else:
-                self._no_room_frames += 1
-        self._mirror(first_seq, accepted)
-        inputs.deliver()
-        return found
+        port = self.ports[nic]
+        found: list[bytes] = []
+        while len(found) < TURN_FRAMES_MAX and (data := port.recv_network()) is not None:
+            found.append(data)
+        self._hear_network(nic, found)
+        return bool(found)
 
     def replay(self, frames: Sequence[Frame]) -> None:
         """Regardless of the room for live frames: the log they come from has its own bound."""
@@ -245,6 +230,26 @@ class RelayCore:
             dropped_frames=self._no_room_frames + sum(one.dropped_frames for one in self.inputs),
             repeated_frames=sum(one.repeated_frames for one in self.inputs),
         )
+
+    def _hear_guest(self, frame: Frame, now_ns: int) -> None:
+        if not 0 < len(frame.data) <= FRAME_BYTES_MAX:
+            self.machine.count_lost()
+            return
+        self._books[frame.nic].learn_output(frame.data)
+        if self.machine.hold(frame, now_ns) is Verdict.HELD:
+            self._say_waiting()
+
+    def _hear_network(self, nic: int, found: Sequence[bytes]) -> None:
+        inputs = self.inputs[nic]
+        first_seq = self._newest_seq + 1
+        accepted: list[Frame] = []
+        for data in found:
+            if inputs.has_room(len(data)):
+                accepted.append(self._number(Frame(nic, data)))
+            else:
+                self._no_room_frames += 1
+        self._mirror(first_seq, accepted)
+        inputs.deliver()
 
     def _number(self, frame: Frame) -> Frame:
         """Let `frame` be the next input."""

@@ -7,13 +7,19 @@ wait for hundreds of milliseconds, with the guest standing still.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 
-class FairLock:
-    """Used as a context manager."""
+def _ignore() -> None:
+    """For those whose turns are short."""
 
-    def __init__(self) -> None:
+
+class FairLock:
+    """Used as a context manager. `on_wait` is called by a thread that must wait for another."""
+
+    def __init__(self, on_wait: Callable[[], None] = _ignore) -> None:
+        self._on_wait = on_wait
         #: Held by the one who is next; for a moment only, unless the lock is held.
         self._next = threading.Lock()
         self._lock = threading.Lock()
@@ -25,7 +31,9 @@ class FairLock:
 
     def __enter__(self) -> None:
         with self._next:
-            self._lock.acquire()
+            if not self._lock.acquire(blocking=False):
+                self._on_wait()
+                self._lock.acquire()
 
     def __exit__(
         self,

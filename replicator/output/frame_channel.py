@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from replicator.wire.frames import FrameMessage
+from replicator.wire.lent_line import LentLine, LineBack
 
 
 class FrameChannel(Protocol):
@@ -31,6 +32,14 @@ class FrameChannel(Protocol):
 
     def filenos(self) -> tuple[int, ...]:
         """To be polled for reading; then `receive` until it returns None."""
+        ...
+
+    def lend(self) -> LentLine | None:
+        """For others to use until `take_back`. None when there is no such connection, or not now."""
+        ...
+
+    def take_back(self, line: LineBack) -> None:
+        """TransportError when the channel ends by this."""
         ...
 
     def close(self) -> None:

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from replicator.errors import TransportError, WireError
+from replicator.errors import InvariantError, TransportError, WireError
 from replicator.wire.frames import FrameMessage, FrameNumbers, FramesOpen, OpenFrames
+from replicator.wire.lent_line import LentLine, LineBack
 
 #: Messages that wait in one direction.
 WAITING_MAX: Final = 512
@@ -69,6 +70,12 @@ class MemoryFrameChannel:
 
     def filenos(self) -> tuple[int, ...]:
         return ()
+
+    def lend(self) -> LentLine | None:
+        return None
+
+    def take_back(self, line: LineBack) -> None:
+        raise InvariantError("a channel in memory has no connection to lend")
 
     def close(self) -> None:
         if self._closed:

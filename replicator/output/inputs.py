@@ -93,10 +93,25 @@ class NicInputs:
             if sent is Sent.REFUSED:
                 self.dropped_frames += 1
                 continue
-            self.given_frames += 1
-            self._given.append(frame)
-            if len(self._given) >= _GIVEN_FRAMES_MAX:
-                self._prune()
+            self.note_given(frame)
+
+    def waiting(self) -> list[Numbered]:
+        """What waits for the guest, in order."""
+        return list(self._waiting)
+
+    def take_given(self, count: int) -> None:
+        """The first of what waits was given by others."""
+        for _ in range(count):
+            frame = self._waiting.popleft()
+            self._waiting_bytes -= len(frame.data)
+            self.note_given(frame)
+
+    def note_given(self, frame: Numbered) -> None:
+        """The next frame, which was given by others."""
+        self.given_frames += 1
+        self._given.append(frame)
+        if len(self._given) >= _GIVEN_FRAMES_MAX:
+            self._prune()
 
     def hold(self) -> None:
         """Give nothing from now on. The guest runs."""

@@ -189,5 +189,8 @@ class MemoryOutput:
         """Whether the deadline keeps frames back that could leave."""
         return self._core.muted
 
+    def held_age_ns(self) -> int:
+        return self.stats().oldest_held_age_ns
+
     def stats(self) -> RelayStats:
         return self._core.stats()

@@ -158,6 +158,9 @@ class NativeRelay:
     def addresses(self) -> tuple[NicAddresses, ...]:
         return tuple(self._addresses_of(nic, ends.paths.mac) for nic, ends in enumerate(self._ends))
 
+    def held_age_ns(self) -> int:
+        return self.stats().oldest_held_age_ns
+
     def stats(self) -> RelayStats:
         stats = ffi.new("struct rp_relay_stats *")
         lib.rp_relay_read_stats(self._relay, stats)

@@ -52,6 +52,11 @@ class NativeShiftTable:
         self._out: Any = ffi.new("uint8_t[]", FRAME_BYTES_MAX)
         self._changed = memoryview(ffi.buffer(self._out))
 
+    @property
+    def handle(self) -> Any:
+        """`struct rp_shift_table *`, for native callers."""
+        return self._table
+
     def __len__(self) -> int:
         return int(lib.rp_shift_table_count(self._table))
 

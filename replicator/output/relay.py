@@ -99,7 +99,7 @@ class RelayThread:
         self._callbacks = callbacks
         self._costs = costs
         self._core = core
-        self._lock = FairLock()
+        self._lock = FairLock(self._interrupt)
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -219,6 +219,9 @@ class RelayThread:
         with self._lock:
             return self._core.addresses()
 
+    def held_age_ns(self) -> int:
+        return self.stats().oldest_held_age_ns
+
     def stats(self) -> RelayStats:
         with self._lock:
             return self._core.stats()
@@ -243,7 +246,7 @@ class RelayThread:
 
     def _turn(self) -> bool:
         """Wait, then one turn for each side that has something. False when the relay shall end."""
-        ready = self._epoll.poll(self._patience_s())
+        ready = self._wait()
         with self._lock:
             if self._stopping:
                 return False
@@ -255,6 +258,10 @@ class RelayThread:
             self._poll_for_room()
             self._finish_turn()
         return True
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """The descriptors that have something."""
+        return self._epoll.poll(self._patience_s())
 
     def _patience_s(self) -> float:
         """How long to wait for a descriptor."""
@@ -277,6 +284,9 @@ class RelayThread:
         self._core.read_guest(nic)
         if nic in self._room_wanted:
             self._core.inputs[nic].deliver()
+
+    def _interrupt(self) -> None:
+        """Somebody waits for the lock; for those whose thread may keep it for long."""
 
     def _serve_more(self) -> None:
         """What a turn has to do beside the descriptors of NICs."""

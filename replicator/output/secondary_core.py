@@ -26,6 +26,7 @@ from replicator.output.border import BorderPort
 from replicator.output.colo_base import ColoCallbacks
 from replicator.output.colo_core import ColoCore
 from replicator.output.core import TURN_FRAMES_MAX, NicPort, boottime_ns
+from replicator.output.fast_path import PathBack, PrimaryPart, SecondaryPart
 from replicator.output.frame_channel import FrameChannel
 from replicator.output.inputs import CostTable, Numbered
 from replicator.output.native_shifts import NativeShiftTable
@@ -212,6 +213,32 @@ class SecondaryCore(ColoCore):
         rows = [(key, shift.seq, shift.ts) for key, shift in self._table.export()]
         starts = range(0, max(len(rows), 1), wire.SHIFTS_MAX)
         return [wire.LastingShifts(at == 0, tuple(rows[at : at + wire.SHIFTS_MAX])) for at in starts]
+
+    # The fast path.
+
+    def _lend_part(self) -> PrimaryPart | SecondaryPart | None:
+        if not self._standing_by:
+            # It does not shift.
+            return None if len(self._table) else super()._lend_part()
+        newest = self._log.newest_seq
+        if self._epoch is None or not self._is_whole or self._accepted_seq != newest:
+            return None
+        return SecondaryPart(self._table, self._epoch, newest, CONFIRM_NS, self._confirm_at_ns)
+
+    def _take_back_part(self, back: PathBack) -> None:
+        if not self._standing_by:
+            super()._take_back_part(back)
+            return
+        if back.inputs:
+            self._log.append(back.inputs[0].seq, [one.frame for one in back.inputs])
+            for one in back.inputs:
+                self._note_input(Numbered(one.seq, one.given), one)
+            self._accepted_seq = back.inputs[-1].seq
+        for _, frame, at_ns in back.outputs:
+            self._books[frame.nic].learn_output(frame.data)
+            self._recent.note(frame, at_ns)
+        self.machine.count_lost(back.lost_frames)
+        self._confirm_at_ns = back.confirm_at_ns
 
     # Messages.
 

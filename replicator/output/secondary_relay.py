@@ -30,12 +30,13 @@ class SecondaryRelay(ColoThread):
         callbacks: RelayCallbacks | None = None,
         colo: ColoCallbacks | None = None,
         hold_bytes_max: int = HOLD_BYTES_MAX,
+        fast: bool = True,
     ) -> None:
         ports = [RelayPort(one) for one in paths]
         costs, callbacks = FrameCosts(), callbacks or RelayCallbacks()
         output = ComparedOutput(guard, bytes_max=hold_bytes_max)
         core = SecondaryCore(ports, costs, callbacks, colo or ColoCallbacks(), output)
-        super().__init__(ports, costs, core, callbacks)
+        super().__init__(ports, costs, core, callbacks, fast=fast)
         self._secondary = core
 
     @property

@@ -53,7 +53,7 @@ def term_of(role: Role | None) -> int:
 def word_of(role: Role | None, standby_trouble: str) -> str:
     """The state word alone, which is cheap enough to be asked for many times a second."""
     if isinstance(role, PrimaryRole):
-        held_ns = role.parts.relay.stats().oldest_held_age_ns
+        held_ns = role.parts.relay.held_age_ns()
         return word_for_primary(role.machine, role.samples.progress(), held_ns, has_lease=role.has_lease())
     if isinstance(role, SecondaryRole):
         return word_for_secondary(role.machine, standby_trouble)
@@ -119,7 +119,7 @@ def _show_precopy(pipeline: EpochPipeline) -> PrecopyStatus:
 def make_beat(role: Role | None, node: str, age_ns: int) -> Heartbeat:
     """`age_ns`: how old the event loop's last step is. Called by the heartbeats' thread."""
     if isinstance(role, PrimaryRole):
-        held_ns = role.parts.relay.stats().oldest_held_age_ns
+        held_ns = role.parts.relay.held_age_ns()
         term = role.parts.keeper.lease.term
         acked, pause_ns = role.machine.acked, role.samples.last_pause_ns
         behind_ns = max(0, role.guest_clock.behind_ns())

@@ -278,6 +278,19 @@ class FrameNumbers:
     def has_taken(self) -> bool:
         return self._taken > 0
 
+    @property
+    def session(self) -> bytes:
+        return self._session
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many were sent and taken."""
+        return self._sent, self._taken
+
+    def go_on_from(self, sent: int, taken: int) -> None:
+        """Others have counted on."""
+        self._sent, self._taken = sent, taken
+
     def wrap(self, message: FrameMessage) -> bytes:
         """The next message to send. It must be sent, or the channel be given up."""
         if is_for_primary(message) is self._is_primary:

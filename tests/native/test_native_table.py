@@ -33,6 +33,7 @@ NATIVE_RELAY = "tests/output/test_native_relay_live.py"
 SIMD, BASES = "tests/memory/test_simd.py", "tests/memory/test_bases.py"
 ENCODINGS = "tests/memory/test_encodings.py"
 SHIFTS = "tests/output/test_native_shifts.py"
+MESSAGES, FAST = "tests/output/test_frame_message.py", "tests/output/test_fast_path.py"
 STEADY = "tests/engine/compare/test_compare_steady.py"
 
 
@@ -201,6 +202,12 @@ PROOFS = {
     "rp_encode_bound": Proof(ENCODINGS, "encode_bound(", "decode_pages"),
     "rp_encode_pages": Proof(ENCODINGS, "encode_pages(", "decode_pages"),
     "rp_decode_pages": Proof(ENCODINGS, "decode_pages(", "decode_pages"),
+    "rp_message_read": Proof(MESSAGES, "rp_message_read(", "frame_message"),
+    "rp_message_write": Proof(MESSAGES, "rp_message_write(", "frame_message"),
+    "rp_fast_create": Proof(FAST, "FastPath("),
+    "rp_fast_destroy": Proof(FAST, "FastPath("),
+    "rp_fast_set_nic": Proof(FAST, "path.run("),
+    "rp_fast_run": Proof(FAST, "path.run("),
 }
 
 

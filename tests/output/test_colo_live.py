@@ -64,7 +64,9 @@ class Heard:
 class LivePair:
     """`guest` and `other` are the two guests' ends of their NICs."""
 
-    def __init__(self, folder: Path, tap: Tap, keys: tuple[Keys | None, Keys | None]) -> None:
+    def __init__(
+        self, folder: Path, tap: Tap, keys: tuple[Keys | None, Keys | None], *, fast: bool = True
+    ) -> None:
         self.keys = keys
         for side in "ps":
             (folder / side).mkdir()
@@ -78,8 +80,11 @@ class LivePair:
             deadline=self.deadline,
             colo=self.heard.callbacks(),
             mode=OutputMode.HOLD,
+            fast=fast,
         )
-        self.secondary = SecondaryRelay([self.paths[1]], make_guard(), colo=self.others_heard.callbacks())
+        self.secondary = SecondaryRelay(
+            [self.paths[1]], make_guard(), colo=self.others_heard.callbacks(), fast=fast
+        )
         self.epoch = 0
         self.sessions = 0
         self.primary.start()
@@ -119,11 +124,13 @@ class LivePair:
         self.other.socket.close()
 
 
-@pytest.fixture(params=["plain", "sealed"])
+@pytest.fixture(params=["plain", "sealed", "without fast path"])
 def pair(tmp_path: Path, tap: Tap, request: pytest.FixtureRequest) -> Iterator[LivePair]:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     sealed = Keys("a", "sa"), Keys("b", "sb")
-    one = LivePair(tmp_path, tap, sealed if request.param == "sealed" else (None, None))
+    one = LivePair(
+        tmp_path, tap, sealed if request.param == "sealed" else (None, None), fast=request.param == "plain"
+    )
     yield one
     one.close()
 

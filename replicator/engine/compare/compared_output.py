@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, NamedTuple
 
 from replicator.compare.guard import Guard
@@ -37,10 +38,11 @@ from replicator.engine.compare.events import (
     ShiftsKnown,
     TimePassed,
 )
+from replicator.engine.compare.loan import CompareBack, CompareLoan, SaidFrame
 from replicator.engine.compare.machine import CompareMachine, CompareSettings
 from replicator.engine.compare.packet import Kind
 from replicator.engine.output import FRAME_OVERHEAD_BYTES, Frame, OutputCounters, OutputMode, Verdict
-from replicator.errors import require
+from replicator.errors import InvariantError, require
 from replicator.frozen import frozen
 from replicator.limits import HOLD_BYTES_MAX
 from replicator.units import Epoch
@@ -49,6 +51,8 @@ from replicator.units import Epoch
 _BARRIERS_MAX: Final = 1024
 #: Of the bound, what the secondary may say before anything is compared.
 _EARLY_SHARE: Final = 4
+#: Held frames that are lent; with more, other things are slower than the way of a frame.
+_LENT_FRAMES_MAX: Final = 512
 
 
 @frozen
@@ -127,6 +131,13 @@ class ComparedOutput:
     @property
     def held_bytes(self) -> int:
         return self._held_bytes
+
+    @property
+    def oldest_held_ns(self) -> int | None:
+        """When the oldest frame came that has not left; what was compared may overtake what was not."""
+        first = [self._leaving[0].at_ns] if self._leaving else []
+        first += [held.at_ns for held in islice(self._held.values(), 1)]
+        return min(first, default=None)
 
     @property
     def full(self) -> bool:
@@ -237,7 +248,7 @@ class ComparedOutput:
             mode=self._mode,
             held_frames=self._held_frames,
             held_bytes=self._held_bytes,
-            oldest_held_ns=self._oldest_ns(),
+            oldest_held_ns=self.oldest_held_ns,
             left_frames=self._left_frames,
             left_bytes=self._left_bytes,
             lost_frames=self._lost_frames,
@@ -348,6 +359,41 @@ class ComparedOutput:
         status = self._machine.status()
         return replace(status, kinds=self._merge(status))
 
+    # A faster way.
+
+    def lend(self) -> CompareLoan | None:
+        """For others to carry the frames of steady flows until `take_back`. None while there is more to do than that."""
+        if self._machine is None or self._leaving or self._wants or self._machine.epoch != self._open_epoch():
+            return None
+        loan = self._machine.lend(self._newest_id)
+        # Before half of it is used nobody has to be told.
+        room = (self._bytes_max + 1) // 2 - self._cost()
+        if loan is None or room <= 0 or len(self._held) > _LENT_FRAMES_MAX:
+            return None
+        held = [SaidFrame(number, one.frame, one.at_ns) for number, one in self._held.items()]
+        return loan._replace(room_bytes=min(loan.room_bytes, room), held=held)
+
+    def take_back(self, back: CompareBack, now_ns: int) -> None:
+        """What has become of a loan."""
+        machine = self._machine
+        if machine is None:
+            raise InvariantError("nothing is compared that could have been lent")
+        self._now_ns = now_ns
+        self._newest_id = back.numbers.newest_id
+        self._newest_input = max(self._newest_input, back.numbers.newest_input)
+        self._inputs_logged = max(self._inputs_logged, back.numbers.inputs_upto)
+        for frame_id in back.gone:
+            self._forget(len(self._held.pop(frame_id).frame.data))
+        for frame_id, frame, at_ns in back.held:
+            self._held[frame_id] = _Held(machine.epoch, frame, at_ns)
+            self._held_frames += 1
+            self._held_bytes += len(frame.data)
+        self._left_frames += back.left_frames
+        self._left_bytes += back.left_bytes
+        self._lost_frames += back.unwritten_frames + back.lost_frames
+        for effect in machine.take_back(back, now_ns):
+            self._carry_out(effect, machine.epoch)
+
     # The machine's effects.
 
     def _play(self, event: CompareEvent) -> None:
@@ -412,12 +458,6 @@ class ComparedOutput:
     def _forget(self, size: int) -> None:
         self._held_frames -= 1
         self._held_bytes -= size
-
-    def _oldest_ns(self) -> int | None:
-        # What was compared may overtake what was not.
-        first = [self._leaving[0].at_ns] if self._leaving else []
-        first += [held.at_ns for held in self._held.values()][:1]
-        return min(first, default=None)
 
     def _cost(self) -> int:
         return self._held_bytes + self._held_frames * FRAME_OVERHEAD_BYTES

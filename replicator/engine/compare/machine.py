@@ -35,6 +35,7 @@ from replicator.engine.compare.events import (
 from replicator.engine.compare.flow import Confirmed, Finding, Flow
 from replicator.engine.compare.flow_queue import FlowQueue
 from replicator.engine.compare.held_frames import HeldFrames
+from replicator.engine.compare.loan import CompareBack, CompareLoan, CompareNumbers
 from replicator.engine.compare.packet import Kind, Packet, parse_frame
 from replicator.engine.compare.patience import PATIENCE_MAX_NS, PATIENCE_MIN_NS, Patience
 from replicator.engine.compare.steady import EVER, SteadyFlows
@@ -126,6 +127,50 @@ class CompareMachine:
                 self._committed(event, now_ns, out)
             case TimePassed():
                 self._time_passed(now_ns, out)
+        return out
+
+    def lend(self, newest_id: int) -> CompareLoan | None:
+        """For others to ask the steady flows until `take_back`; `newest_id` is the newest frame's. None while there
+        is more to it than those."""
+        room = self._settings.bytes_max - self._cost()
+        if self._steady is None or self._has_asked or room <= 0:
+            return None
+        return CompareLoan(
+            self._steady,
+            self._epoch,
+            CompareNumbers(
+                newest_id,
+                self._turn,
+                self._newest_input,
+                self._confirmed.inputs_upto,
+                self._patience.longest_ns,
+            ),
+            patience_ns=self._patience.limits_ns,
+            others_waiting=len(self._waiting) > 0,
+            others_unconfirmed=len(self._unconfirmed) > 0,
+            room_bytes=room,
+            held=(),
+        )
+
+    def take_back(self, back: CompareBack, now_ns: int) -> list[CompareEffect]:
+        """What has become of a loan. Returns what follows from it."""
+        out: list[CompareEffect] = []
+        numbers = back.numbers
+        self._turn = numbers.turn
+        self._newest_input = max(self._newest_input, numbers.newest_input)
+        self._confirmed.inputs_upto = max(self._confirmed.inputs_upto, numbers.inputs_upto)
+        self._patience.go_on_from(numbers.longest_wait_ns)
+        self._counters[Kind.TCP].matched += back.left_frames + back.unwritten_frames
+        if back.equal_count:
+            self._guard.note_equal(back.equal_count)
+        self._kept_bytes += back.kept_change
+        for frame_id in back.gone:
+            self._held.remove(frame_id)
+        for frame_id, frame, at_ns in back.held:
+            self._held.add(PrimarySaid(self._epoch, frame_id, frame.nic, frame.data), Kind.TCP, at_ns)
+        self._let_go(back.released, Kind.TCP, now_ns, out)
+        if self._cost() > self._settings.bytes_max:
+            self._ask(self._too_much(), "", Kind.TCP, out)
         return out
 
     def status(self) -> CompareStatus:

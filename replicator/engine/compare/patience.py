@@ -29,6 +29,20 @@ class Patience:
     def bound_ns(self) -> int:
         return min(max(self._min_ns, _TIMES * self._longest_ns), self._max_ns)
 
+    @property
+    def limits_ns(self) -> tuple[int, int]:
+        """The least and the most that the bound can be."""
+        return self._min_ns, self._max_ns
+
+    @property
+    def longest_ns(self) -> int:
+        """The longest wait of late."""
+        return self._longest_ns
+
+    def go_on_from(self, longest_ns: int) -> None:
+        """Others have observed."""
+        self._longest_ns = longest_ns
+
     def observe(self, wait_ns: int) -> None:
         """A frame waited for so long, and then the other side said the same."""
         faded_ns = self._longest_ns - (self._longest_ns >> _FORGET_SHIFT)

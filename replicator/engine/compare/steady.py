@@ -44,6 +44,11 @@ class SteadyFlows:
         self._lent: dict[bytes, TcpFlow] = {}
 
     @property
+    def handle(self) -> Any:
+        """`struct rp_steady_flows *`, for native callers."""
+        return self._flows
+
+    @property
     def waiting(self) -> int:
         return int(self.report.waiting)
 
