@@ -9,6 +9,7 @@
 
 #define NS_PER_MS INT64_C(1000000)
 #define EVENTS_MAX 16
+#define WAIT_MS_MAX 1000
 /* Reserved, and taken from the system where frames come to lie. */
 #define ARENA_BYTES ((size_t)8 << 20)
 /* Of inputs that wait for the guest; the bound of the relay is twice that. */
@@ -170,28 +171,38 @@ static int64_t next_time_ns(const struct rp_fast_path *path)
     return next_ns < path->until_ns ? next_ns : path->until_ns;
 }
 
-/* The time has come for something. */
-static int pass_time(struct rp_fast_path *path, int64_t now_ns)
+/* Do what is due, if anything is. */
+static int pass_time(struct rp_fast_path *path)
 {
+    int64_t now_ns = fast_now_ns();
     if (now_ns >= path->until_ns)
         return RP_FAST_TIME;
+    if (now_ns < next_time_ns(path))
+        return FAST_GO_ON;
     return is_primary(path) ? fast_primary_pass_time(path, now_ns)
                             : weigh(path, fast_secondary_pass_time(path));
 }
 
+static int find_patience_ms(const struct rp_fast_path *path)
+{
+    int64_t left_ns = next_time_ns(path) - fast_now_ns();
+    if (left_ns <= 0)
+        return 0;
+    return left_ns < WAIT_MS_MAX * NS_PER_MS ? (int)((left_ns + NS_PER_MS - 1) / NS_PER_MS)
+                                             : WAIT_MS_MAX;
+}
+
+/* Wait and serve; then look at the time, so that what has come is served however late it is. */
 static int take_turn(struct rp_fast_path *path)
 {
     struct epoll_event events[EVENTS_MAX];
-    int64_t now_ns = fast_now_ns(), at_ns = next_time_ns(path);
-    if (now_ns >= at_ns)
-        return pass_time(path, now_ns);
-    int64_t wait_ms = (at_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
-    int count =
-        epoll_wait(path->loan.poll_fd, events, EVENTS_MAX, wait_ms < 1000 ? (int)wait_ms : 1000);
+    int count = epoll_wait(path->loan.poll_fd, events, EVENTS_MAX, find_patience_ms(path));
     if (count < 0)
         return errno == EINTR ? FAST_GO_ON : RP_FAST_OTHER;
     int end = serve_all(path, events, count);
-    return fast_poll_for_room(path, false) == 0 ? end : RP_FAST_OTHER;
+    if (end != FAST_GO_ON)
+        return end;
+    return fast_poll_for_room(path, false) == 0 ? pass_time(path) : RP_FAST_OTHER;
 }
 
 const struct rp_fast_outcome *rp_fast_run(struct rp_fast_path *path,
