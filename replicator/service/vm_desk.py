@@ -50,6 +50,8 @@ class VmDesk:
         self.relay: SecondaryPort | None = None
         self._written = parts.layout.new_bitmap()
         self._runs = False
+        #: How the VM's process ended by itself, "" while it has not: nobody hears that a second time.
+        self._end = ""
         self._watch: asyncio.Task[None] | None = None
 
     # The session.
@@ -143,17 +145,21 @@ class VmDesk:
     async def _end_vm(self) -> None:
         vm, self.vm, self._runs = self.vm, None, False
         await self._end_watch()
+        self._end = ""
         if vm is not None:
             await vm.kill()
 
     # The take-over.
 
     async def hand_over(self) -> tuple[SecondaryVm, SecondaryPort, bool]:
-        """The VM, its relay, and whether it runs: another's from now on. GuestError when it is gone."""
+        """The VM, its relay, and whether it runs: another's from now on. GuestError when it is gone.
+
+        What still waits in its events is the new owner's to hear; an end that was heard here is not, and may wait for
+        its turn while the take-over has it."""
         await self._end_watch()
         vm, relay, runs = self.vm, self.relay, self._runs
-        if vm is None or relay is None:
-            raise GuestError("the VM is gone", hint="see this host's log for its end")
+        if vm is None or relay is None or self._end:
+            raise GuestError(self._end or "the VM is gone", hint="see this host's log for its end")
         self.vm = self.relay = None
         return vm, relay, runs
 
@@ -175,6 +181,7 @@ class VmDesk:
     def _fail(self, vm: SecondaryVm, reason: str) -> None:
         """While the news waits for its turn another process may take this one's place."""
         _LOG.warning("%s", reason)
+        self._end = reason
         self._post(ev.VmFailed(reason), lambda: self.vm is vm)
 
     async def _end_watch(self) -> None:

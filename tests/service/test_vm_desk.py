@@ -1,4 +1,4 @@
-"""COLO's VM at the secondary: news of a process's death counts for that process alone."""
+"""COLO's VM at the secondary: news of a process's death counts for that process alone, and is not lost in a take-over."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from replicator.engine import events as ev
 from replicator.errors import GuestError, StoreError
@@ -96,6 +98,37 @@ def test_news_of_a_process_that_was_replaced_meanwhile_counts_no_more() -> None:
         assert len(stand.vms) == 2 and stand.vms[0].is_killed
         assert not holds()
         await stand.desk.close()
+
+    asyncio.run(work())
+
+
+def test_a_vm_whose_death_was_heard_is_not_handed_over() -> None:
+    """The news wait for the take-over to end; whoever takes the VM would never hear of it."""
+
+    async def work() -> None:
+        stand = Stand()
+        await stand.desk.load(Epoch(1), 0)
+        await stand.desk.run()
+        stand.vms[0].death.set()
+        await stand.posted.get()
+        with pytest.raises(GuestError, match="the VM died: signal 9"):
+            await stand.desk.hand_over()
+        await stand.desk.close()
+        assert stand.vms[0].is_killed
+
+    asyncio.run(work())
+
+
+def test_a_death_is_that_of_one_process_and_the_next_one_is_handed_over() -> None:
+    async def work() -> None:
+        stand = Stand()
+        await stand.desk.load(Epoch(1), 0)
+        stand.vms[0].death.set()
+        await stand.posted.get()
+        await stand.desk.load(Epoch(2), 0)
+        vm, relay, _ = await stand.desk.hand_over()
+        assert vm is stand.vms[1]
+        relay.stop()
 
     asyncio.run(work())
 

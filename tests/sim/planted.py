@@ -44,6 +44,7 @@ from replicator.service.guest_commands import GuestCommands
 from replicator.service.ledger import OwedLedger
 from replicator.service.part_encoder import LOOKAHEAD_PARTS, PartEncoder
 from replicator.service.primary_role import PrimaryRole
+from replicator.service.vm_desk import VmDesk
 from replicator.sim import witness
 from replicator.sim.guest import SimGuest
 from replicator.sim.sealing import number_in
@@ -487,6 +488,14 @@ def a_vm_runs_on_while_the_next_epoch_is_stored(patch: pytest.MonkeyPatch) -> No
         return []
 
     patch.setattr(VmKeeper, "stand_still", stand_still)
+
+
+@planted("C7", in_colo=True)
+def a_vm_whose_end_was_heard_is_handed_over(patch: pytest.MonkeyPatch) -> None:
+    """Who has it then never hears of its end."""
+    patch.setattr(
+        VmDesk, "_fail", lambda self, vm, reason: self._post(ev.VmFailed(reason), lambda: self.vm is vm)
+    )
 
 
 # What is said.
