@@ -362,6 +362,9 @@ class PrimaryMachine:
         return [*effects, fx.CancelTimer(Timer.ACK), *moved]
 
     def _on_epoch_refused(self, event: ev.EpochRefused, now_ns: int) -> list[Effect]:
+        if self.link is Link.DOWN:
+            # It was said of a session that is over, and may be said again and again.
+            return []
         dropped = self._drop_link(f"epoch {event.epoch} not committed: {event.detail}", now_ns)
         return [*dropped, *self._go_alone(), fx.Reconnect()]
 

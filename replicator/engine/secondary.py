@@ -7,7 +7,8 @@
 Rules: 1. Only a WHOLE replica asks for the guest. 2. An ack is sent after the commit, never before. 3. An epoch counts
 only if its session is the agreed one and its base is what was committed last. 4. A primary that did not say whose
 successor it is may not make us throw a promotable replica away. 5. Who stood down never promotes by itself. 6. In COLO
-a VM runs on the replica (secondary_vm.py): what it was an epoch of is then only where it came from.
+a VM runs on the replica (secondary_vm.py): what it was an epoch of is then only where it came from. 7. That a replica
+is lost is told with each beat of the primary until it greets anew: it may wait for no other word of ours for long.
 This file does not know what carries messages, how the store keeps its promises, or which guest waits.
 """
 
@@ -72,6 +73,8 @@ class SecondaryMachine:
         #: Whether the open epoch is one that our VM runs on from.
         self._runs_vm = False
         self.vm = VmKeeper()
+        #: Says that the replica was lost with its VM, None once the primary is known to have heard so.
+        self._loss: fx.SendAbort | None = None
         self._next_part = 0
         self._input_seq = 0
         self._handlers: dict[type[ev.Event], Callable[[Any, int], list[Effect]]] = {
@@ -137,7 +140,7 @@ class SecondaryMachine:
             effects += self._discard("a new synchronisation begins")
             self.session = event.session
         self.term = event.term
-        self.life, self.primary_alive, self._handed = Life.FOLLOWING, True, None
+        self.life, self.primary_alive, self._handed, self._loss = Life.FOLLOWING, True, None, None
         return [*effects, fx.CancelTimer(Timer.RETRY), fx.Accept(self.session, self.committed, self.digest)]
 
     def _describe_replica(self) -> str:
@@ -223,7 +226,7 @@ class SecondaryMachine:
         if not self.vm.owns_replica:
             return self.vm.end()
         aborted = self._abort_open()
-        told = fx.SendAbort(self.session, Epoch(self.committed + 1), event.reason)
+        self._loss = told = fx.SendAbort(self.session, Epoch(self.committed + 1), event.reason)
         return [*aborted, *self._discard(event.reason), told]
 
     # Taking over.
@@ -273,10 +276,12 @@ class SecondaryMachine:
 
     def _on_peer_spoke(self, _: ev.PeerSpoke, __: int) -> list[Effect]:
         self.primary_alive = self._heard_since_barred = True
+        # What was said of it may not have arrived, and the primary would count on what is not there.
+        told = [] if self._loss is None else [self._loss]
         if self.life is not Life.ASKING or self._handed is not None:
-            return []
+            return [*told]
         self.life = Life.FOLLOWING
-        return [fx.CancelTimer(Timer.RETRY)]
+        return [fx.CancelTimer(Timer.RETRY), *told]
 
     def _on_retry_due(self, _: ev.RetryDue, __: int) -> list[Effect]:
         return self._ask(force=False) if self.life is Life.ASKING and self.committed else []
@@ -311,7 +316,7 @@ class SecondaryMachine:
         return [*self._abort_open(), *self._ask(force=True)]
 
     def _on_stood_down(self, event: ev.StoodDown, _: int) -> list[Effect]:
-        self.life = Life.STOOD_DOWN
+        self.life, self._loss = Life.STOOD_DOWN, None
         return [*self._abort_open(), *self._discard(event.reason)]
 
     def _on_activated(self, _: ev.GuestActivated, __: int) -> list[Effect]:

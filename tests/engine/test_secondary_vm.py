@@ -92,6 +92,29 @@ def test_its_death_takes_its_replica_along_and_the_primary_is_told():
     assert play(ev.PeerSilent()) == [], "nothing is left to be promoted"
 
 
+def test_that_its_replica_is_lost_is_told_with_each_beat_until_the_primary_greets():
+    play = make_running()
+    told = play(ev.VmFailed("QEMU was killed by signal 9"))[-1]
+    assert told == fx.SendAbort(SESSION, 2, "QEMU was killed by signal 9")
+    assert play(ev.PeerSpoke()) == [told], "the first one may be lost"
+    assert play(ev.PeerSpoke()) == [told]
+    play(hello())
+    assert play(ev.PeerSpoke()) == []
+
+
+def test_a_primary_that_was_silent_meanwhile_hears_of_the_loss_too():
+    play = make_running()
+    play(ev.PeerSilent())
+    told = play(ev.VmFailed("killed"))[-1]
+    assert play(ev.PeerSpoke()) == [fx.CancelTimer(fx.Timer.RETRY), told]
+
+
+def test_who_stood_down_has_no_loss_to_tell():
+    play = make_running()
+    play(ev.VmFailed("killed"), ev.StoodDown("why"))
+    assert play(ev.PeerSpoke()) == []
+
+
 def test_the_death_of_a_parked_one_costs_nothing():
     play = make_running()
     play(ev.SuspendOrdered(SESSION, 2))

@@ -490,6 +490,17 @@ def a_vm_runs_on_while_the_next_epoch_is_stored(patch: pytest.MonkeyPatch) -> No
     patch.setattr(VmKeeper, "stand_still", stand_still)
 
 
+@planted("C8", in_colo=True)
+def the_loss_of_a_replica_is_told_once(patch: pytest.MonkeyPatch) -> None:
+    """The word gets lost, and the primary waits for one that the VM runs."""
+    original = SecondaryMachine._on_peer_spoke
+
+    def on_peer_spoke(self: SecondaryMachine, event: ev.PeerSpoke, now_ns: int) -> list[Effect]:
+        return [effect for effect in original(self, event, now_ns) if not isinstance(effect, fx.SendAbort)]
+
+    patch.setattr(SecondaryMachine, "_on_peer_spoke", on_peer_spoke)
+
+
 @planted("C7", in_colo=True)
 def a_vm_whose_end_was_heard_is_handed_over(patch: pytest.MonkeyPatch) -> None:
     """Who has it then never hears of its end."""
