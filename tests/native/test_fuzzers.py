@@ -47,6 +47,9 @@ DEFECTS = {
     "bitmap": Defect("bitmap.c", "pfns[i] >= bitmap->bits", "pfns[i] > bitmap->bits"),
     "decode_pages": Defect("delta.c", "> reader->end - reader->at", "> reader->end - reader->at + 1"),
     "entries": Defect("entries.c", "& PFN_MASK) >= limit", "& PFN_MASK) > limit"),
+    "frame_message": Defect(
+        "frame_message.c", "(reader->end - reader->at) < size", "(reader->end - reader->at) + 1 < size"
+    ),
     "layout": Defect("layout.c", "<= segment->first_pfn &&", "<= segment->first_pfn + 1 &&"),
     "legacy_batch": Defect("entries.c", "legacy + 4 * index", "legacy + 4 * index + 1"),
     "page_search": Defect("entries.c", "index < count && memcmp", "index <= count && memcmp"),
