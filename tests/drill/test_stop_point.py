@@ -6,12 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from replicator.demo.lab import Lab
 from replicator.drill.actors.stop_point import ARM, GO
 from replicator.drill.matrix.phases import Phase
 from replicator.drill.stand.ear import ENDED, Ear
+from replicator.drill.stand.guests import SyntheticDrillGuest
+from replicator.drill.stand.stand import PROTECTED, Stand
 from replicator.errors import GuestError
 
 PATIENCE_S = 20.0
@@ -25,12 +30,14 @@ from replicator.drill.actors.stop_point import StopPoint
 async def main():
     stop = StopPoint(Path(sys.argv[1]), sys.argv[2])
     stop.watch()
-    turn = 0
+    turn, words = 0, sys.argv[3:] or ["protected"]
     while True:
         turn += 1
         stop.reach(Phase.PAUSED)
         stop.reach(Phase.STAGED)
         stop.tell("turn", number=turn)
+        if turn % 50 == 0:
+            stop.tell("state", word=f"primary: {words[turn // 50 % len(words)]}")
         await asyncio.sleep(0.005)
 
 asyncio.run(main())
@@ -43,8 +50,9 @@ def ear(tmp_path: Path) -> Iterator[Ear]:
         yield made
 
 
-def start(ear: Ear, name: str) -> subprocess.Popen[bytes]:
-    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, str(ear.path), name])
+def start(ear: Ear, name: str, *words: str) -> subprocess.Popen[bytes]:
+    """`words` are said in turns, each for 50 rounds."""
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, str(ear.path), name, *words])
     ear.listen_to(name, daemon)
     ear.wait("its first turn", 0, lambda e: e.source == name and e.name == "turn", PATIENCE_S)
     return daemon
@@ -83,6 +91,18 @@ def test_two_daemons_are_told_apart_and_the_end_of_one_is_heard(ear: Ear):
     ear.wait("a goes on", ear.mark, lambda e: e.source == "a" and e.name == "turn", PATIENCE_S)
     first.kill()
     ear.await_end(first, PATIENCE_S)
+
+
+def test_a_pair_that_is_not_protected_in_a_phase_is_asked_for_it_again(ear: Ear, tmp_path: Path):
+    stand = Stand(cast(Lab, SimpleNamespace(scratch=tmp_path)), SyntheticDrillGuest())
+    stand.ear = ear
+    daemon = start(ear, stand.primary, "active-alone", "protected")
+    ear.wait("it is alone", 0, lambda e: e.fields.get("word") == "primary: active-alone", PATIENCE_S)
+    assert stand.reach(Phase.PAUSED)
+    hits = [event for event in ear.since(0) if event.name == "hit"]
+    assert len(hits) >= 2 and ear.state_of(stand.primary) == PROTECTED
+    daemon.kill()
+    ear.await_end(daemon, PATIENCE_S)
 
 
 def test_a_daemon_ends_with_the_drill(tmp_path: Path):

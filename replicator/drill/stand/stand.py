@@ -42,6 +42,8 @@ HEAL_S = 20.0
 END_S = 10.0
 POLL_S = 0.02
 HIT_S = 5.0
+#: How often a phase is asked for, when the pair was not protected in it.
+REACH_TRIES = 5
 CLIENT_S = 10.0
 #: What the client must hear before and after a fault.
 ENOUGH_REPLIES = 3
@@ -190,8 +192,23 @@ class Stand:
     # What is done to a side.
 
     def reach(self, phase: Phase) -> bool:
-        """Have the daemon whose phase it is stand in it. False when it does not get there."""
+        """Have the daemon whose phase it is stand in it, while the pair is protected. False when it does not get there.
+
+        A pair may lose its protection by itself for a moment, and a fault then proves nothing: whoever is not protected
+        may not survive it."""
         name = self.side_of(phase)
+        for _ in range(REACH_TRIES):
+            if not self._stand_in(phase, name):
+                return False
+            if self.ear.state_of(self.primary) == PROTECTED:
+                return True
+            mark = self.ear.mark
+            self.go_on(name)
+            if self.ear.state_of(self.primary) != PROTECTED:
+                self.wait_state(mark, self.primary, PROTECTED, HEAL_S)
+        return False
+
+    def _stand_in(self, phase: Phase, name: str) -> bool:
         mark = self.ear.mark
         self.ear.order(name, f"{ARM} {phase.value}")
         try:
