@@ -9,6 +9,7 @@ thread of a pool, does not inherit it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Final
 
@@ -40,5 +41,20 @@ def hurry() -> None:
         _schedule()
 
 
-def _schedule() -> None:
-    os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+def hurry_process(pid: int) -> None:
+    """Let the main thread of a process of ours be such a one for now, if this process has them; no other of its threads
+    is. One that has ended or may not be touched is left as it is."""
+    if _begun:
+        with contextlib.suppress(OSError):
+            _schedule(pid)
+
+
+def relax_process(pid: int) -> None:
+    """Let it be like any other again."""
+    if _begun:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _schedule(thread: int = 0) -> None:
+    os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))

@@ -81,6 +81,27 @@ def test_what_carries_bytes_between_urgent_threads_is_urgent_too() -> None:
 
 
 @needs_right
+def test_a_process_is_urgent_for_as_long_as_it_is_told_to_be() -> None:
+    told = run("""
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        def policy():
+            return os.sched_getscheduler(child.pid) & ~os.SCHED_RESET_ON_FORK
+        urgency.hurry_process(child.pid)
+        print(policy())
+        urgency.begin()
+        urgency.hurry_process(child.pid)
+        print(policy())
+        urgency.relax_process(child.pid)
+        print(policy())
+        child.communicate(b"\\n")
+        urgency.hurry_process(child.pid)
+        urgency.relax_process(child.pid)
+    """)
+    other, rr = str(os.SCHED_OTHER), str(os.SCHED_RR)
+    assert told == [other, rr, other]
+
+
+@needs_right
 def test_who_may_not_goes_on_as_before() -> None:
     told = run("""
         os.setuid(65534)

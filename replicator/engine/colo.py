@@ -130,6 +130,9 @@ class ColoPacer(Pacer):
             return self._resumed_ns + self._colo.settings.interval_min_ns
         return self._started_ns + self._colo.settings.interval_max_ns
 
+    def quiet_ns(self) -> int | None:
+        return super().quiet_ns() if self._colo.compared_from is None else None
+
     def due_for_output_ns(self, waits_since_ns: int) -> int:
         if self._colo.compared_from is None:
             return super().due_for_output_ns(waits_since_ns)

@@ -36,6 +36,14 @@ class CancelTimer(Effect):
 
 
 @frozen
+class WatchIdle(Effect):
+    """Say once when the guest has done nothing for `quiet_ns` from now on. Takes the place of an older one; the next pause
+    ends it."""
+
+    quiet_ns: int
+
+
+@frozen
 class Greet(Effect):
     """Send a hello that offers `session`."""
 

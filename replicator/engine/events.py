@@ -53,6 +53,11 @@ class OutputWaits(Event):
 
 
 @frozen
+class GuestIdle(Event):
+    """The guest has done nothing for as long as `WatchIdle` says."""
+
+
+@frozen
 class EarlyDue(Event):
     """Time to copy what is likely final before the next pause."""
 

@@ -5,8 +5,8 @@ goal: a latency that a held frame shall not exceed, or a share of its time that 
 
     earliest = the guest has run long enough (overhead), and the link could commit meanwhile
     idle     = `interval_max` after the last one
-    output   = a settle delay after the first frame was held; when many frames wait in an epoch, later, up to where
-               wait + pause + commit is still the goal latency: one epoch for all is worth more than one for each
+    output   = when the guest has nothing to do any more, for whoever asked it waits for what is held; at the latest
+               where wait + pause + commit is the goal latency: one epoch for all is worth more than one for each
 
 Rules: 1. Never before `earliest`; a goal that cannot be kept is told, and what is nearest to it done. 2. Times come
 from outside and are medians of the newest epochs. This file does not know what an epoch is made of.
@@ -28,7 +28,9 @@ OVERHEAD_MAX = 0.5
 RUN_MAX_NS = 2 * NS_PER_S
 #: An answer may be more than one frame.
 SETTLE_NS = NS_PER_MS // 4
-#: So many frames an epoch are one client's; from FRAMES_MANY on the whole latency is used to gather more.
+#: So long a guest with many clients may wait for the next request, while its network or its clients are slow.
+QUIET_NS = 6 * NS_PER_MS // 5
+#: So many frames an epoch are one client's, from FRAMES_MANY on many clients'.
 FRAMES_FEW, FRAMES_MANY = 4, 24
 #: A fixed interval is stretched until the guest has run for this part of it after a pause.
 RUN_SHARE_MIN = 0.25
@@ -175,13 +177,23 @@ class Pacer:
         return max(self._resumed_ns + int(run_ns), self._started_ns + spacing_ns)
 
     def patience_ns(self) -> int:
-        """How long the first held frame of an epoch waits for others."""
-        budget_ns = self._budget_ns()
-        if budget_ns <= SETTLE_NS:
-            return SETTLE_NS
+        """How long the first held frame of an epoch waits for others while the guest is busy."""
+        return max(SETTLE_NS, self._budget_ns())
+
+    def quiet_ns(self) -> int | None:
+        """A guest that does nothing for so long while output waits has no more to say. None when that changes nothing."""
+        if self.settings.mode is Mode.FIXED:
+            return None
+        return SETTLE_NS + int(self._many() * (QUIET_NS - SETTLE_NS))
+
+    @property
+    def gathers(self) -> bool:
+        """More than one client waits for each epoch, so that one epoch for all of them is worth some waiting."""
+        return self._many() > 0
+
+    def _many(self) -> float:
         frames = self._measures.held_frames.median()
-        many = min(1.0, max(0.0, (frames - FRAMES_FEW) / (FRAMES_MANY - FRAMES_FEW)))
-        return SETTLE_NS + int(many * (budget_ns - SETTLE_NS))
+        return min(1.0, max(0.0, (frames - FRAMES_FEW) / (FRAMES_MANY - FRAMES_FEW)))
 
     def _budget_ns(self) -> int:
         """What pause and commit leave of the goal latency; negative when they take more than that."""

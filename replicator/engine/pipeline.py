@@ -209,8 +209,10 @@ class EpochPipeline:
     # When.
 
     def handle_overdue(self, now_ns: int) -> list[Effect]:
-        """Start the epoch that was due when too many were in flight."""
-        return self.handle_due(now_ns) if self._due or self.hurries else []
+        """Start the epoch that was due when too many were in flight; if none was, see what the released output brings."""
+        if self._due or self.hurries:
+            return self.handle_due(now_ns)
+        return self._watch() if self.step is Step.WAITING else []
 
     def handle_due(self, now_ns: int) -> list[Effect]:
         if self.step not in (Step.WAITING, Step.EARLY):
@@ -231,14 +233,28 @@ class EpochPipeline:
         self._output_waits = True
         if self.step is Step.RESUMING or self._due or self._live_next:
             return []
-        return [fx.ArmTimer(Timer.EPOCH, self.pacer.due_for_output_ns(now_ns))]
+        return [fx.ArmTimer(Timer.EPOCH, self.pacer.due_for_output_ns(now_ns)), *self._watch()]
+
+    def _watch(self) -> list[Effect]:
+        quiet_ns = self.pacer.quiet_ns() if self._output_waits else None
+        return [] if quiet_ns is None else [fx.WatchIdle(quiet_ns)]
+
+    def handle_idle(self, now_ns: int) -> list[Effect]:
+        """Nothing would be gained by waiting for more output, but where others wait for what is in flight: its release
+        will bring more."""
+        if self.step not in (Step.WAITING, Step.EARLY) or not self._output_waits or self._due:
+            return []
+        if self._live_next or (self.in_flight and self.pacer.gathers):
+            return []
+        earliest_ns = self.pacer.earliest_ns()
+        return self.handle_due(now_ns) if now_ns >= earliest_ns else [fx.ArmTimer(Timer.EPOCH, earliest_ns)]
 
     def _arm(self, now_ns: int) -> list[Effect]:
         due_ns = self.pacer.due_for_output_ns(now_ns) if self._output_waits else self.pacer.due_ns()
         effects: list[Effect] = [fx.ArmTimer(Timer.EPOCH, due_ns)]
         if self._expects_many and not self._opened:
             effects.append(fx.ArmTimer(Timer.EARLY, due_ns - int((due_ns - now_ns) * EARLY_SHARE)))
-        return effects
+        return [*effects, *self._watch()]
 
     # Copying while the guest runs.
 

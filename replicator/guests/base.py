@@ -146,6 +146,11 @@ class Guest(Protocol):
         """Add the pages written since the previous scan to `bitmap` (guest pfns); return how many were reported."""
         ...
 
+    def activity(self) -> int | None:
+        """A number that stays the same while none of its vCPUs does anything. None while one does, or would if it had a
+        processor, and where that is not known. Takes some microseconds."""
+        ...
+
     def events(self) -> AsyncIterator[GuestEvent]:
         """Events in order, each once, to one consumer. Ends after PoweredOff or Died."""
         ...

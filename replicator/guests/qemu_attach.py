@@ -17,11 +17,17 @@ import struct
 from pathlib import Path
 
 from replicator.errors import GuestError
+from replicator.guests.activity import ThreadActivity
 from replicator.guests.base import GuestIdentity, NicEndpoint
 from replicator.guests.qemu_agent import AgentChannel
 from replicator.guests.qemu_control import Control, FastControl, PlainControl, StateFile
 from replicator.guests.qemu_guest import QemuGuest
-from replicator.guests.qemu_inspect import read_agent_socket, read_identity, read_nics
+from replicator.guests.qemu_inspect import (
+    read_agent_socket,
+    read_identity,
+    read_nics,
+    read_vcpu_threads,
+)
 from replicator.guests.qemu_launch import Machine
 from replicator.guests.qemu_process import QemuProcess, end_leftover, prepare_run_dir, write_pid_file
 from replicator.guests.qemu_qmp import FastChannel, QmpSession
@@ -88,6 +94,7 @@ async def _take_over(
         ram=ram,
         tracker=GuestTracker(pid, await asyncio.to_thread(_try_inject, pid), ram),
         nics=nics,
+        activity=ThreadActivity(pid, await read_vcpu_threads(session)),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from replicator import urgency
 from replicator.errors import GuestError
 from replicator.guests.base import (
     Died,
@@ -75,13 +76,19 @@ class QemuGuest:
 
     async def pause(self, *, will_save: bool = True) -> None:
         """`will_save`: QEMU saves the device state at once, while the caller has other things to do."""
+        # QEMU's main thread makes the pause, and its vCPUs have threads of their own. Only now: with frames to carry it
+        # would be woken for each of them.
+        urgency.hurry_process(self.pid)
         await self._machine.control.stop(will_save=will_save)
         self._running = False
 
     async def resume(self) -> None:
         # Before the answer: it may run already when the answer is lost.
         self._running = True
-        await self._machine.control.cont()
+        try:
+            await self._machine.control.cont()
+        finally:
+            urgency.relax_process(self.pid)
 
     async def save_device_state(self, *, runs_on: bool = False) -> bytes:
         # Before the answer, as in `resume`.
@@ -94,6 +101,9 @@ class QemuGuest:
     def scan_dirty(self, bitmap: DirtyBitmap) -> int:
         """See guests.base.Guest. The first scan arms the tracker; some scans after it are audited and take longer."""
         return self._machine.tracker.scan(bitmap, live=self._running)
+
+    def activity(self) -> int | None:
+        return self._machine.activity.read()
 
     async def events(self) -> AsyncIterator[GuestEvent]:
         while (event := await self._events.get()) is not None:

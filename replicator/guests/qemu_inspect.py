@@ -139,6 +139,11 @@ async def read_identity(session: QmpSession, pid: int) -> GuestIdentity:
     )
 
 
+async def read_vcpu_threads(session: QmpSession) -> tuple[int, ...]:
+    """Thread ids, in the order of the vCPUs."""
+    return tuple(int(cpu["thread-id"]) for cpu in await session.execute("query-cpus-fast"))
+
+
 async def _describe_machine(session: QmpSession) -> str:
     """Readable as far as it goes, and the rest as a digest: what differs can be seen in an error message."""
     version = await session.execute("query-version")

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from replicator.errors import GuestError
+from replicator.guests.activity import ThreadActivity
 from replicator.guests.base import GuestIdentity, NicEndpoint
 from replicator.guests.qemu_agent import AgentChannel
 from replicator.guests.qemu_command import Launch, build_command, nic_endpoints
 from replicator.guests.qemu_config import QemuGuestConfig
 from replicator.guests.qemu_control import Control, FastControl, StateFile
 from replicator.guests.qemu_firmware import fill_rom
-from replicator.guests.qemu_inspect import read_identity
+from replicator.guests.qemu_inspect import read_identity, read_vcpu_threads
 from replicator.guests.qemu_kvm import choose_accel
 from replicator.guests.qemu_process import QemuProcess, end_leftover, prepare_run_dir, spawn
 from replicator.guests.qemu_qmp import FastChannel, QmpSession
@@ -46,6 +47,8 @@ class Machine:
     ram: GuestRam
     tracker: GuestTracker
     nics: tuple[NicEndpoint, ...]
+    #: Of its vCPUs.
+    activity: ThreadActivity
     agent: AgentChannel | None = None
     _closing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _is_closed: bool = False
@@ -68,6 +71,7 @@ class Machine:
 
     async def _close(self) -> None:
         self._is_closed = True
+        self.activity.close()
         self.tracker.close()
         self.ram.close()
         self.control.close()
@@ -133,6 +137,7 @@ async def _launch(
     try:
         await _open_monitors(session, ours, channel, state)
         identity = identity or await read_identity(session, process.pid)
+        vcpus = await read_vcpu_threads(session)
         if begin.incoming:
             await fill_rom(session, process.pid)
     except GuestError as error:
@@ -147,6 +152,7 @@ async def _launch(
         ram=ram,
         tracker=GuestTracker(process.pid, uffd, ram),
         nics=nics,
+        activity=ThreadActivity(process.pid, vcpus),
         agent=AgentChannel(*agent_ours) if agent_ours else None,
     )
 

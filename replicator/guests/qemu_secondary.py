@@ -133,6 +133,9 @@ class QemuSecondaryVm:
             raise GuestError(f"the dirty tracking cannot be audited: {self._audit_failed}")
         return self._tracker.scan(bitmap)
 
+    def activity(self) -> int | None:
+        return self._guest.activity()
+
     async def events(self) -> AsyncIterator[GuestEvent]:
         while (event := await self._events.get()) is not None:
             yield event

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from replicator.errors import GuestError, require
+from replicator.guests.activity import ThreadActivity
 from replicator.guests.base import GuestEvent, GuestIdentity, NicEndpoint
 from replicator.guests.synthetic_config import SyntheticConfig, open_ram
 from replicator.guests.synthetic_machine import Clocks, Registers, check_ram
@@ -32,6 +33,8 @@ class SyntheticGuest:
         self._config = config
         self._process = process
         self._ram = ram
+        # All that it does it does in its main thread.
+        self._activity = ThreadActivity(process.pid, (process.pid,))
 
     @classmethod
     async def start(
@@ -111,6 +114,9 @@ class SyntheticGuest:
                 start = dirty.find(b"\1", stop, end)
         return reported
 
+    def activity(self) -> int | None:
+        return self._activity.read()
+
     async def events(self) -> AsyncIterator[GuestEvent]:
         while (event := await self._process.events.get()) is not None:
             yield event
@@ -119,6 +125,7 @@ class SyntheticGuest:
         await self._process.command("shutdown")
 
     async def kill(self) -> None:
+        self._activity.close()
         await self._process.kill()
         self._process.close_files()
         self._ram.close()

@@ -28,6 +28,7 @@ from replicator.service.at_once import Work, start_at_once
 from replicator.service.colo_line import ColoLine
 from replicator.service.epoch_steps import EpochSteps
 from replicator.service.guest_commands import GuestCommands
+from replicator.service.idle_watch import IdleWatch
 from replicator.service.primary_parts import PrimaryParts
 from replicator.service.samples import EpochSamples
 from replicator.service.secondary_line import SecondaryLine
@@ -72,6 +73,7 @@ class PrimaryRole:
             post=self.post,
             spawn=self._spawn,
         )
+        self._idle = IdleWatch(parts.guest.activity, parts.clock, lambda: self.post(ev.GuestIdle()))
         self.colo = self._make_colo()
         self._actions = self._make_actions()
 
@@ -102,7 +104,8 @@ class PrimaryRole:
             fx.OpenEpoch: steps.open,
             fx.CopyLive: lambda effect: spawn(steps.copy_live(effect.epoch)),
             fx.CopyEarly: lambda effect: spawn(steps.copy_early(effect.epoch)),
-            fx.PauseGuest: lambda effect: hurry(steps.pause(effect)),
+            fx.WatchIdle: lambda effect: self._idle.begin(effect.quiet_ns),
+            fx.PauseGuest: self._pause,
             fx.CopyPages: lambda effect: hurry(steps.copy_paused(effect.epoch)),
             fx.SaveDeviceState: lambda effect: hurry(steps.save(effect.epoch, runs_on=effect.runs_on)),
             fx.ResumeGuest: lambda effect: hurry(steps.resume(effect.epoch)),
@@ -253,6 +256,10 @@ class PrimaryRole:
         _LOG.critical("primary stopped by %r", error, exc_info=error)
         self.post(ev.LeaseTaken(f"internal error: {error!r}"))
 
+    def _pause(self, effect: fx.PauseGuest) -> None:
+        self._idle.end()
+        self._urgent.append(self._steps.pause(effect))
+
     def _arm(self, effect: fx.ArmTimer) -> None:
         self._cancel(effect.timer)
         delay_s = max(0, effect.at_ns - self._clock.monotonic_ns()) / 1e9
@@ -305,6 +312,7 @@ class PrimaryRole:
     async def _finish(self, reason: str) -> None:
         for timer in list(self._timers):
             self._cancel(timer)
+        self._idle.end()
         self._steps.end()
         await self._guest.kill()
         self.parts.relay.stop()

@@ -105,6 +105,9 @@ class SimGuest:
         bitmap.set_pfns(array("Q", sorted(found)))
         return len(found)
 
+    def activity(self) -> int | None:
+        return self.machine.bursts
+
     async def events(self) -> AsyncIterator[GuestEvent]:
         while (event := await self._events.get()) is not None:
             yield event

@@ -107,6 +107,8 @@ class Machine:
         self.on_sent: Callable[[Machine, Frame], None] = lambda _, __: None
         self.on_port: Callable[[], None] = lambda: None
         self.on_resume: Callable[[Machine], None] = lambda _: None
+        #: How often it had something to do.
+        self.bursts = 0
         self._workload = workload
         self._generation = 0
         #: What fills a page behind its numbers.
@@ -144,6 +146,7 @@ class Machine:
         self._plan(generation)
 
     def _work(self) -> None:
+        self.bursts += 1
         world, load = self.world, self._workload
         inputs = self._read_inputs()
         frames = inputs + world.between(0, load.frames_a_burst)

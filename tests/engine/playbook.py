@@ -50,9 +50,9 @@ def live_copied(epoch: int, pages: int, remaining: int = 0) -> ev.LiveCopied:
     return ev.LiveCopied(epoch, pages, remaining, pages * 10_000)
 
 
-def checkpoint(play: Play, epoch: int, *, dirty: int = 300) -> list[fx.Effect]:
+def checkpoint(play: Play, epoch: int, *, dirty: int = 300, held_frames: int = 0) -> list[fx.Effect]:
     """From the pause to the send."""
-    play(ev.GuestPaused(epoch, dirty), ev.PagesCopied(epoch), ev.DeviceStateSaved(epoch))
+    play(ev.GuestPaused(epoch, dirty, held_frames), ev.PagesCopied(epoch), ev.DeviceStateSaved(epoch))
     return play(ev.GuestResumed(epoch))
 
 

@@ -11,6 +11,7 @@ from replicator.engine.pacing import (
     FRAMES_FEW,
     FRAMES_MANY,
     OVERHEAD_MAX,
+    QUIET_NS,
     RUN_MAX_NS,
     SETTLE_NS,
     Goal,
@@ -118,20 +119,35 @@ def test_an_idle_guest_is_paused_rarely() -> None:
     assert guest.pacer.due_ns() == guest.now_ns - 2 * MS + 100 * MS
 
 
-def test_a_single_request_is_answered_after_a_short_settling() -> None:
-    guest = Guest(adaptive(Goal(latency_ns=10 * MS)), pause_ns=2 * MS, commit_ns=2 * MS, frames=1)
+def latency_guest(frames: int, *, goal_ms: int = 10) -> Guest:
+    return Guest(adaptive(Goal(latency_ns=goal_ms * MS)), pause_ns=2 * MS, commit_ns=3 * MS, frames=frames)
+
+
+@pytest.mark.parametrize("frames", [0, 1, FRAMES_MANY, 500])
+def test_a_busy_guest_may_go_on_up_to_the_goal(frames: int) -> None:
+    guest = latency_guest(frames)
+    waits_ns = guest.now_ns + 5 * MS
+    assert guest.pacer.due_for_output_ns(waits_ns) == waits_ns + 5 * MS
+
+
+def test_a_goal_that_pause_and_commit_exceed_leaves_time_to_settle() -> None:
+    guest = latency_guest(1, goal_ms=4)
     waits_ns = guest.now_ns + 5 * MS
     assert guest.pacer.due_for_output_ns(waits_ns) == waits_ns + SETTLE_NS
 
 
-def test_many_requests_are_gathered_up_to_the_goal() -> None:
-    def patience_ns(frames: int) -> int:
-        guest = Guest(adaptive(Goal(latency_ns=10 * MS)), pause_ns=2 * MS, commit_ns=3 * MS, frames=frames)
-        return guest.pacer.patience_ns()
+def test_the_guest_of_one_client_is_idle_at_once_and_that_of_many_a_moment_later() -> None:
+    few, some, many = (
+        latency_guest(frames).pacer.quiet_ns()
+        for frames in (FRAMES_FEW, (FRAMES_FEW + FRAMES_MANY) // 2, FRAMES_MANY)
+    )
+    assert few == SETTLE_NS and many == QUIET_NS == latency_guest(500).pacer.quiet_ns()
+    assert some is not None and SETTLE_NS < some < QUIET_NS
+    assert not latency_guest(FRAMES_FEW).pacer.gathers and latency_guest(FRAMES_FEW + 1).pacer.gathers
 
-    assert patience_ns(FRAMES_FEW) == SETTLE_NS
-    assert patience_ns(FRAMES_MANY) == patience_ns(500) == 5 * MS
-    assert SETTLE_NS < patience_ns((FRAMES_FEW + FRAMES_MANY) // 2) < 5 * MS
+
+def test_a_fixed_interval_does_not_look_at_what_the_guest_does() -> None:
+    assert Guest(PacingSettings(INTERVAL_NS), pause_ns=MS, commit_ns=MS, frames=50).pacer.quiet_ns() is None
 
 
 def test_a_fixed_interval_counts_from_pause_to_pause() -> None:

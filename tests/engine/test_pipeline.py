@@ -18,7 +18,7 @@ from playbook import (
 
 from replicator.engine import effects as fx
 from replicator.engine import events as ev
-from replicator.engine.pacing import SETTLE_NS, Goal, Mode, PacingSettings
+from replicator.engine.pacing import QUIET_NS, SETTLE_NS, Goal, Mode, PacingSettings
 from replicator.engine.pipeline import Step
 from replicator.engine.precopy import DowntimePolicy, OnBusy
 from replicator.engine.primary import Bar, Link
@@ -48,15 +48,56 @@ def test_output_that_waits_brings_the_next_epoch_forward() -> None:
     play = make_primary(pacing=ADAPTIVE)
     protect(play)
     spend(play, 20 * NS_PER_MS)
-    assert timer_of(play(ev.OutputWaits())) == play.now_ns + SETTLE_NS
+    effects = play(ev.OutputWaits())
+    due_ns = timer_of(effects)
+    assert due_ns is not None and play.now_ns < due_ns <= play.now_ns + 10 * NS_PER_MS
+    assert fx.WatchIdle(SETTLE_NS) in effects
     assert play(ev.OutputWaits()) == [], "once an epoch"
+
+
+def test_a_guest_that_has_nothing_to_do_while_output_waits_is_paused() -> None:
+    play = make_primary(pacing=ADAPTIVE)
+    protect(play)
+    spend(play, 20 * NS_PER_MS)
+    assert play(ev.GuestIdle()) == [], "nobody waits for it"
+    play(ev.OutputWaits())
+    assert play(ev.GuestIdle()) == [fx.PauseGuest(2, hold=True)]
+    assert play(ev.GuestIdle()) == []
+
+
+def test_an_idle_guest_is_not_paused_before_it_has_run_for_its_part() -> None:
+    play = make_primary(pacing=ADAPTIVE)
+    protect(play)
+    play(ev.OutputWaits())
+    earliest_ns = play.machine.pipeline.pacer.earliest_ns()
+    play.now_ns = earliest_ns - NS_PER_MS
+    assert play(ev.GuestIdle()) == [fx.ArmTimer(fx.Timer.EPOCH, earliest_ns)]
+
+
+def test_an_idle_guest_of_many_clients_waits_for_those_whose_output_is_in_flight() -> None:
+    play = make_primary(pacing=ADAPTIVE)
+    protect(play)
+    for epoch in range(2, 12):
+        play(ev.EpochDue())
+        checkpoint(play, epoch, held_frames=50)
+        commit(play, epoch)
+    spend(play, 20 * NS_PER_MS)
+    play(ev.EpochDue())
+    checkpoint(play, 12, held_frames=50)
+    spend(play, 20 * NS_PER_MS)
+    play(ev.OutputWaits())
+    assert play(ev.GuestIdle()) == []
+    assert fx.WatchIdle(QUIET_NS) in commit(play, 12), "they may have more to ask for"
+    assert fx.PauseGuest(13, hold=True) in play(ev.GuestIdle())
 
 
 def test_a_fixed_interval_is_not_moved_by_output() -> None:
     play = make_primary()
     protect(play)
-    due_ns = timer_of(play(ev.OutputWaits()))
+    effects = play(ev.OutputWaits())
+    due_ns = timer_of(effects)
     assert due_ns is not None and due_ns > play.now_ns + INTERVAL_NS // 2
+    assert kinds(effects) == [fx.ArmTimer]
 
 
 def test_output_of_the_closing_epoch_does_not_hurry_the_next_one() -> None:

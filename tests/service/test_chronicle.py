@@ -27,7 +27,7 @@ from replicator.service.epoch_writer import Sealed
 SILENT = {
     # Timers, and what another line tells.
     fx.ArmTimer, fx.CancelTimer, ev.RetryDue, ev.EpochDue, ev.AckOverdue, fx.Reconnect,
-    ev.EarlyDue, ev.OutputWaits, ev.MoveOverdue,
+    ev.EarlyDue, ev.OutputWaits, ev.MoveOverdue, fx.WatchIdle, ev.GuestIdle,
     # What follows is told: aborting, handing-over, the other side's answer or its heartbeat's, taking-back, the end.
     ev.BulkBroken, ev.OutputLeft, ev.PeerLeads, ev.TakeBackOrdered, fx.EndFailed,
     # Steps between two that are told.
