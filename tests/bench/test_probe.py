@@ -78,9 +78,12 @@ def test_the_clock_is_asked_for_once_a_second_and_no_more(monkeypatch):
     monkeypatch.setattr(probe, "Connection", Connection)
     monkeypatch.setattr(probe.time, "monotonic_ns", lambda: now[0])
     asker = ASKERS["clock"]("a guest")
+    after = []
     for now[0] in range(0, 3 * CLOCK_EVERY_NS, CLOCK_EVERY_NS // 4):
         asker.ask()
+        after.append(asker.is_after_difference)
     assert asked == [*["INCR"] * 4, "TIME", *["INCR"] * 3, "TIME", *["INCR"] * 3]
+    assert [n for n, is_after in enumerate(after) if is_after] == [5, 9]
 
 
 def test_figures_of_a_run():
@@ -88,6 +91,8 @@ def test_figures_of_a_run():
     assert seen["rate"] == 2
     assert seen["latency avg"] == 4
     assert (seen["latency p50"], seen["latency max"]) == (2, 10)
+    assert "latency after a difference p50" not in seen
+    assert summarize([1.0, 9.0, 8.0], 1.0, [9.0, 8.0])["latency after a difference p50"] in (8.0, 9.0)
     assert summarize([], 1.0) == {}
 
 

@@ -38,6 +38,7 @@ METRICS: Final[dict[str, Metric]] = {
         Metric("latency p99", "ms"),
         Metric("latency p99.9", "ms"),
         Metric("latency max", "ms"),
+        Metric("latency after a difference p50", "ms"),
         Metric("added latency avg", "ms"),
         Metric("added latency p50", "ms"),
         Metric("added latency p99", "ms"),

@@ -3,7 +3,7 @@
     python -m replicator.bench.loads.probe ADDRESS redis|clock|icmp [--seconds N | --until-told] [--gap-ms N --seed N]
 
 `redis` sends INCR over one TCP connection, `icmp` echo requests from a raw socket. `clock` sends INCR too, and TIME
-once a second in its place, which no two guests answer alike. `--gap-ms` waits between two
+once a second in its place, which no two guests answer alike; the request after that is told of by itself. `--gap-ms` waits between two
 requests, for a time drawn anew from 0 to twice that long, so that requests fall anywhere in an epoch. One JSON line at
 the end says what was seen. `--until-told` goes on until stdin ends, and says each reply as it comes: `{"event":
 "reply", "at_ns": CLOCK_MONOTONIC, "sent_ns": ...}`.
@@ -40,11 +40,16 @@ CLOCK_EVERY_NS = NS_PER_S
 class Asker(Protocol):
     """One request and its reply; TransportError when there is none."""
 
+    #: The newest request was the first one after one that no two guests answer alike.
+    is_after_difference: bool
+
     def ask(self) -> None: ...
 
 
 class RedisAsker:
     """INCRs one key over a connection that is never opened again."""
+
+    is_after_difference = False
 
     def __init__(self, address: str) -> None:
         self._connection = Connection(address, REDIS_PORT, "probe")
@@ -60,18 +65,23 @@ class ClockAsker(RedisAsker):
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self._asked_ns = time.monotonic_ns()
+        self._has_differed = False
 
     def ask(self) -> None:
         now_ns = time.monotonic_ns()
+        self.is_after_difference, self._has_differed = self._has_differed, False
         if now_ns - self._asked_ns < CLOCK_EVERY_NS:
             super().ask()
             return
         self._asked_ns = now_ns
+        self._has_differed = True
         self._connection.ask("TIME")
 
 
 class IcmpAsker:
     """Echo requests. One that is lost is not sent again: then there is no reply in time."""
+
+    is_after_difference = False
 
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
@@ -120,11 +130,19 @@ def read_answer(packet: bytes, identifier: int) -> int | None:
     return int(number) if (kind, found) == (_ECHO_REPLY, identifier) else None
 
 
-def summarize(latencies_ms: Sequence[float], seconds: float) -> dict[str, float]:
-    """Metrics of one run; nothing when there was no reply."""
+def summarize(
+    latencies_ms: Sequence[float], seconds: float, after_difference_ms: Sequence[float] = ()
+) -> dict[str, float]:
+    """Metrics of one run; nothing when there was no reply. The last are those of `latencies_ms` after a difference."""
     if not latencies_ms:
         return {}
+    after = (
+        {"latency after a difference p50": percentile(after_difference_ms, 0.5)}
+        if after_difference_ms
+        else {}
+    )
     return {
+        **after,
         "rate": len(latencies_ms) / seconds,
         "latency avg": sum(latencies_ms) / len(latencies_ms),
         "latency p50": percentile(latencies_ms, 0.5),
@@ -172,16 +190,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         began_ns = time.monotonic_ns()
         end_ns = began_ns + int(options.seconds * NS_PER_S)
         is_over = stdin_has_ended if options.until_told else lambda: time.monotonic_ns() >= end_ns
-        latencies_ms = []
+        latencies_ms, after_ms = [], []
         for sent_ns, at_ns in exchanges(asker, draw_gaps(options.gap_ms, options.seed), is_over):
             latencies_ms.append((at_ns - sent_ns) / NS_PER_MS)
+            if asker.is_after_difference:
+                after_ms.append(latencies_ms[-1])
             if options.until_told:
                 print(json.dumps({"event": "reply", "at_ns": at_ns, "sent_ns": sent_ns}), flush=True)
     except ReplicatorError as error:
         print(f"probe: {error}", file=sys.stderr)
         return error.exit_code
     seconds = (time.monotonic_ns() - began_ns) / NS_PER_S
-    print(json.dumps({"event": "seen", "at_ns": began_ns, **summarize(latencies_ms, seconds)}), flush=True)
+    print(
+        json.dumps({"event": "seen", "at_ns": began_ns, **summarize(latencies_ms, seconds, after_ms)}),
+        flush=True,
+    )
     return 0
 
 
