@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from replicator.engine.pacing import PacingSettings
 from replicator.engine.precopy import DowntimePolicy
 from replicator.frozen import frozen
@@ -10,6 +12,9 @@ from replicator.units import Epoch
 
 class Event:
     """Base of all events."""
+
+
+_INTERNAL_ERROR: Final = "internal error: "
 
 
 @frozen
@@ -193,9 +198,17 @@ class LeaseRegained(Event):
 
 @frozen
 class LeaseTaken(Event):
-    """Another side holds a newer term. Final."""
+    """Another side holds a newer term, or something of ours has failed in a way that nobody foresaw. Final."""
 
     reason: str
+
+    @classmethod
+    def by_bug(cls, error: BaseException) -> LeaseTaken:
+        return cls(f"{_INTERNAL_ERROR}{error!r}")
+
+    @property
+    def is_by_bug(self) -> bool:
+        return self.reason.startswith(_INTERNAL_ERROR)
 
 
 @frozen

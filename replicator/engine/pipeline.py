@@ -116,6 +116,8 @@ class EpochPipeline:
         #: The guest was found with too many dirty pages and runs on; copying continues when it does.
         self._overran = False
         self._abandoned = False
+        #: What became of the resume under way: it was denied, and that the lease has come back since it began.
+        self._is_denied = self._is_regained = False
         #: The epoch whose pause is about to end is closed and sent already.
         self._is_sent = False
         #: The secondary's VM runs from it, and our guest is not known to run yet.
@@ -450,11 +452,26 @@ class EpochPipeline:
 
     def _resume(self) -> list[Effect]:
         self.step = Step.RESUMING
+        return self._order_resume()
+
+    def _order_resume(self) -> list[Effect]:
+        self._is_denied = self._is_regained = False
         return [fx.ResumeGuest(self.epoch)]
 
     def retry_resume(self) -> list[Effect]:
-        """The lease is back: run the guest that was denied to resume."""
-        return [fx.ResumeGuest(self.epoch)] if self.step is Step.RESUMING else []
+        """The lease is back: run the guest that was denied to resume. Of a resume that is under way nobody knows yet
+        whether it was denied, and two of them would report twice."""
+        if self.step is not Step.RESUMING:
+            return []
+        self._is_regained = True
+        return self._order_resume() if self._is_denied else []
+
+    def handle_denied(self, event: ev.ResumeDenied) -> list[Effect]:
+        """The guest stands still until the lease is back, which it may be by now."""
+        if self.step is not Step.RESUMING or event.epoch != self.epoch:
+            return []
+        self._is_denied = True
+        return self._order_resume() if self._is_regained else []
 
     def handle_resumed(self, event: ev.GuestResumed, now_ns: int) -> list[Effect]:
         self._expect(Step.RESUMING, event.epoch)

@@ -131,7 +131,7 @@ class PrimaryMachine:
             ev.PagesCopied: lambda event, now: self.pipeline.handle_copied(event, now),
             ev.DeviceStateSaved: self._on_device_state_saved,
             ev.GuestResumed: self._on_guest_resumed,
-            ev.ResumeDenied: lambda _, __: [],
+            ev.ResumeDenied: lambda event, _: self.pipeline.handle_denied(event),
             ev.StepFailed: self._on_step_failed,
             ev.EpochSealed: self._on_epoch_sealed,
             ev.EpochAcked: self._on_epoch_acked,

@@ -479,7 +479,7 @@ class Daemon:
             return
         _LOG.critical("the daemon ends: %r", error, exc_info=error)
         if isinstance(self._role, PrimaryRole):
-            self._role.post(ev.LeaseTaken(f"internal error: {error!r}"))
+            self._role.post(ev.LeaseTaken.by_bug(error))
         elif isinstance(self._role, SecondaryRole):
             self._role.fail(error)
 

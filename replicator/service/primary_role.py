@@ -254,7 +254,7 @@ class PrimaryRole:
     def _stop_for_bug(self, error: BaseException) -> None:
         """Our own: nothing more may leave."""
         _LOG.critical("primary stopped by %r", error, exc_info=error)
-        self.post(ev.LeaseTaken(f"internal error: {error!r}"))
+        self.post(ev.LeaseTaken.by_bug(error))
 
     def _pause(self, effect: fx.PauseGuest) -> None:
         self._idle.end()

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from replicator.errors import ReplicatorError
+from replicator.errors import InvariantError, ReplicatorError
 from replicator.service.daemon import Daemon, Options
 from replicator.service.views import Role
 from replicator.sim.clocks import HostClock
@@ -133,6 +133,8 @@ class Host:
         try:
             end = await run()
         except ReplicatorError as error:
+            if isinstance(error, InvariantError):
+                self.stage.judge.accuse("crash", f"{self.name}: {error}")
             end = f"{type(error).__name__}: {error}"
         self.last_end = end or "ended"
         self.stage.world.note(self.name, f"ends: {end}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from replicator.engine.colo import Colo
 from replicator.engine.effects import HandOver
-from replicator.engine.events import Event
+from replicator.engine.events import Event, LeaseTaken
 from replicator.engine.primary import PrimaryMachine
 from replicator.engine.secondary import SecondaryMachine
 from replicator.engine.secondary_vm import Vm
@@ -149,6 +149,8 @@ class Simulation:
         world.trace.append((world.now_ns, host, happening))
         if isinstance(happening, Event):
             self._met[state_of(role.machine), type(happening)] += 1
+            if type(happening) is LeaseTaken and happening.is_by_bug:
+                self._judge.accuse("crash", f"{host}: {happening.reason}")
         elif type(happening) is HandOver:
             self._witness.check_emptied(host)
 

@@ -232,6 +232,28 @@ def test_lapsed_lease_in_a_pause_denies_the_resume_until_it_is_back():
     assert play(ev.LeaseRegained()) == [fx.ResumeGuest(2)]
 
 
+def test_a_lease_that_comes_back_while_the_guest_is_resumed_does_not_resume_it_twice():
+    """Each of them would report, the second one in the middle of what comes next."""
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 10), ev.PagesCopied(2), ev.DeviceStateSaved(2))
+    play(ev.LeaseLapsed("late"))
+    assert play(ev.LeaseRegained()) == []
+    assert fx.SendEpoch(2) in play(ev.GuestResumed(2))
+
+
+def test_a_resume_that_turns_out_to_be_denied_once_the_lease_is_back_is_tried_again():
+    play = make_primary()
+    protect(play)
+    play(ev.EpochDue(), ev.GuestPaused(2, 10), ev.PagesCopied(2), ev.DeviceStateSaved(2))
+    play(ev.LeaseLapsed("late"), ev.LeaseRegained())
+    assert play(ev.ResumeDenied(2)) == [fx.ResumeGuest(2)]
+    assert play(ev.ResumeDenied(2)) == [], "nothing has come back since"
+    play(ev.LeaseLapsed("again"))
+    assert play(ev.LeaseRegained()) == [fx.ResumeGuest(2)]
+    assert fx.SendEpoch(2) in play(ev.GuestResumed(2))
+
+
 def test_overdue_ack_drops_the_link_and_goes_alone():
     play = make_primary()
     protect(play)
