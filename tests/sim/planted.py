@@ -24,6 +24,7 @@ from replicator.engine.compare.events import SecondarySaid
 from replicator.engine.effects import Effect
 from replicator.engine.hand_over import HandOver
 from replicator.engine.output import OutputMachine, OutputMode
+from replicator.engine.pipeline import EpochPipeline, Step
 from replicator.engine.primary import Bar, Link, PrimaryMachine
 from replicator.engine.secondary import SecondaryMachine
 from replicator.engine.secondary_vm import VmKeeper
@@ -303,6 +304,16 @@ def a_pause_and_a_thaw_overtake_each_other(patch: pytest.MonkeyPatch) -> None:
         self._commanding = _NoLock()  # type: ignore[assignment]
 
     patch.setattr(GuestCommands, "__init__", init)
+
+
+@planted("crash")
+def a_resume_under_way_is_ordered_again(patch: pytest.MonkeyPatch) -> None:
+    """Found by the simulator in the released engine, once it took an internal error for a broken promise."""
+
+    def retry_resume(self: EpochPipeline) -> list[Effect]:
+        return [fx.ResumeGuest(self.epoch)] if self.step is Step.RESUMING else []
+
+    patch.setattr(EpochPipeline, "retry_resume", retry_resume)
 
 
 # Sealing.

@@ -36,6 +36,7 @@ KNOWN = {
     "an_undo_log_that_is_short_by_a_page": 25,
     "a_bitmap_that_is_cleared_after_the_resume": 16,
     "an_abandoned_epoch_keeps_the_wire": 25,
+    "a_resume_under_way_is_ordered_again": 54,
 }
 
 
