@@ -37,8 +37,8 @@ class CancelTimer(Effect):
 
 @frozen
 class WatchIdle(Effect):
-    """Say once when the guest has done nothing for `quiet_ns` from now on. Takes the place of an older one; the next pause
-    ends it."""
+    """Say once when the guest has done nothing for `quiet_ns` from now on; 0: when it is found asleep after a settle delay.
+    Takes the place of an older one; the next pause ends it."""
 
     quiet_ns: int
 

@@ -181,10 +181,9 @@ class Pacer:
         return max(SETTLE_NS, self._budget_ns())
 
     def quiet_ns(self) -> int | None:
-        """A guest that does nothing for so long while output waits has no more to say. None when that changes nothing."""
-        if self.settings.mode is Mode.FIXED:
-            return None
-        return SETTLE_NS + int(self._many() * (QUIET_NS - SETTLE_NS))
+        """A guest that does nothing for so long while output waits has no more to say; 0: one that sleeps after a settle
+        delay. None when that changes nothing."""
+        return None if self.settings.mode is Mode.FIXED else int(self._many() * QUIET_NS)
 
     @property
     def gathers(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from replicator.clock import Clock
+from replicator.engine.pacing import SETTLE_NS
 from replicator.units import NS_PER_S
 
 _LATE_SHARE: Final = 8
@@ -30,7 +31,8 @@ class IdleWatch:
         self._seen: int | None = None
 
     def begin(self, quiet_ns: int) -> None:
-        """Call `on_idle` once when the guest has done nothing for so long from now on. Ends an older watch."""
+        """Call `on_idle` once when the guest has done nothing for so long from now on; 0: when it sleeps at a look. Ends
+        an older watch."""
         self.end()
         self._quiet_ns = quiet_ns
         self._began_ns = self._since_ns = self._clock.monotonic_ns()
@@ -44,16 +46,17 @@ class IdleWatch:
             self._handle = None
 
     def _plan(self) -> None:
-        delay_ns = max(self._quiet_ns, (self._since_ns - self._began_ns) // _LATE_SHARE)
-        self._handle = self._loop.call_later(delay_ns / NS_PER_S, self._look_again)
+        late_ns = (self._since_ns - self._began_ns) // _LATE_SHARE
+        self._handle = self._loop.call_later(
+            max(SETTLE_NS, self._quiet_ns, late_ns) / NS_PER_S, self._look_again
+        )
 
     def _look_again(self) -> None:
         self._handle = None
         seen, now_ns = self._look(), self._clock.monotonic_ns()
         if seen is None or seen != self._seen:
             self._seen, self._since_ns = seen, now_ns
-            self._plan()
-        elif now_ns - self._since_ns >= self._quiet_ns:
+        if seen is not None and now_ns - self._since_ns >= self._quiet_ns:
             self._on_idle()
         else:
             self._plan()

@@ -141,8 +141,8 @@ def test_the_guest_of_one_client_is_idle_at_once_and_that_of_many_a_moment_later
         latency_guest(frames).pacer.quiet_ns()
         for frames in (FRAMES_FEW, (FRAMES_FEW + FRAMES_MANY) // 2, FRAMES_MANY)
     )
-    assert few == SETTLE_NS and many == QUIET_NS == latency_guest(500).pacer.quiet_ns()
-    assert some is not None and SETTLE_NS < some < QUIET_NS
+    assert few == 0 and many == QUIET_NS == latency_guest(500).pacer.quiet_ns()
+    assert some is not None and 0 < some < QUIET_NS
     assert not latency_guest(FRAMES_FEW).pacer.gathers and latency_guest(FRAMES_FEW + 1).pacer.gathers
 
 

@@ -58,6 +58,17 @@ def test_it_is_idle_once_two_looks_show_the_same(shown: Sequence[int | None], lo
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(("shown", "looks"), [((7, 8), 2), ((7, None, None, 9), 4)])
+def test_without_a_quiet_time_a_guest_that_sleeps_is_idle(shown: Sequence[int | None], looks: int) -> None:
+    async def work() -> None:
+        guest = Watched(*shown)
+        guest.watch.begin(0)
+        await guest.wait()
+        assert (guest.looks, guest.told) == (looks, 1)
+
+    asyncio.run(work())
+
+
 def test_a_watch_that_was_ended_or_begun_anew_tells_nothing_of_the_old_one() -> None:
     async def work() -> None:
         guest = Watched(7)
