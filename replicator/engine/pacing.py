@@ -31,7 +31,7 @@ SETTLE_NS = NS_PER_MS // 4
 #: So long a guest with many clients may wait for the next request, while its network or its clients are slow.
 QUIET_NS = 6 * NS_PER_MS // 5
 #: So many frames an epoch are one client's, from FRAMES_MANY on many clients'.
-FRAMES_FEW, FRAMES_MANY = 4, 24
+FRAMES_FEW, FRAMES_MANY = 2, 8
 #: A fixed interval is stretched until the guest has run for this part of it after a pause.
 RUN_SHARE_MIN = 0.25
 #: A share of waiting, or an excess over the goal, below this is noise.
