@@ -120,7 +120,7 @@ class PrimaryMachine:
             ev.PeerRefused: self._on_peer_refused,
             ev.EpochDue: lambda _, now: self.pipeline.handle_due(now) if self.life is Life.RUNNING else [],
             ev.OutputWaits: lambda _, now: self.pipeline.handle_output_waits(now),
-            ev.GuestIdle: lambda _, now: self.pipeline.handle_idle(now),
+            ev.GuestIdle: lambda _, now: self.pipeline.handle_idle(now) if self.life is Life.RUNNING else [],
             ev.EarlyDue: lambda _, now: (
                 self.pipeline.handle_early_due(now) if self.life is Life.RUNNING else []
             ),

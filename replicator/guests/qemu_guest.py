@@ -78,7 +78,8 @@ class QemuGuest:
         """`will_save`: QEMU saves the device state at once, while the caller has other things to do."""
         # QEMU's main thread makes the pause, and its vCPUs have threads of their own. Only now: with frames to carry it
         # would be woken for each of them.
-        urgency.hurry_process(self.pid)
+        if not self._machine.process.has_ended():
+            urgency.hurry_process(self.pid)
         await self._machine.control.stop(will_save=will_save)
         self._running = False
 
@@ -88,7 +89,9 @@ class QemuGuest:
         try:
             await self._machine.control.cont()
         finally:
-            urgency.relax_process(self.pid)
+            # The number of a process that has ended may be another's.
+            if not self._machine.process.has_ended():
+                urgency.relax_process(self.pid)
 
     async def save_device_state(self, *, runs_on: bool = False) -> bytes:
         # Before the answer, as in `resume`.

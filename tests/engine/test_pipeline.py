@@ -65,6 +65,14 @@ def test_a_guest_that_has_nothing_to_do_while_output_waits_is_paused() -> None:
     assert play(ev.GuestIdle()) == []
 
 
+def test_a_guest_that_was_frozen_is_idle_and_no_epoch_is_made_of_it() -> None:
+    play = make_primary(pacing=ADAPTIVE)
+    protect(play)
+    spend(play, 20 * NS_PER_MS)
+    play(ev.OutputWaits(), ev.LeaseLapsed("the arbiter does not answer"))
+    assert play(ev.GuestIdle()) == []
+
+
 def test_an_idle_guest_is_not_paused_before_it_has_run_for_its_part() -> None:
     play = make_primary(pacing=ADAPTIVE)
     protect(play)

@@ -3,8 +3,8 @@
     python -m replicator.bench.loads.probe ADDRESS redis|clock|icmp [--seconds N | --until-told] [--gap-ms N --seed N]
 
 `redis` sends INCR over one TCP connection, `icmp` echo requests from a raw socket. `clock` sends INCR too, and TIME
-once a second in its place, which no two guests answer alike; the request after that is told of by itself. `--gap-ms` waits between two
-requests, for a time drawn anew from 0 to twice that long, so that requests fall anywhere in an epoch. One JSON line at
+once a second in its place, which no two guests answer alike; the request after that is told of by itself. `--gap-ms`
+waits between two requests, for a time drawn anew from 0 to twice that long, so that requests fall anywhere in an epoch. One JSON line at
 the end says what was seen. `--until-told` goes on until stdin ends, and says each reply as it comes: `{"event":
 "reply", "at_ns": CLOCK_MONOTONIC, "sent_ns": ...}`.
 """
