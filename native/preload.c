@@ -1,10 +1,12 @@
 /* Loaded into a guest process by LD_PRELOAD. Opens a userfaultfd in that process and hands it to
  * whoever listens on the unix socket named by REPLICATOR_UFFD_SOCKET, then is gone: children of the
  * guest inherit neither variable. Whatever fails, the guest starts as if this file were not there;
- * the other side then sees no connection, or one without an fd. */
+ * the other side then sees no connection, or one without an fd. It also keeps the guest's heap from
+ * being trimmed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -74,4 +76,13 @@ __attribute__((constructor)) static void hand_over_uffd(void)
     unsetenv(SOCKET_VARIABLE);
     unsetenv("LD_PRELOAD");
     errno = saved_errno;
+}
+
+/* In place of the C library's, which gives free memory back to the kernel. QEMU has it done by a thread of its own
+ * after each burst of changes to its tables, so after each save and load of a device state, and the next one faults
+ * some 300 pages in again, in the midst of a pause. What is kept are some MiB. */
+int malloc_trim(size_t pad)
+{
+    (void)pad;
+    return 0;
 }

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from replicator import urgency
+from replicator import fine_timers, urgency
 from replicator.cli.tell import Teller
 from replicator.cli.tune import sync_options
 from replicator.engine.guest_clock import ClockPolicy
@@ -74,7 +74,7 @@ def primary(
         daemon = Daemon(settings, options)
         return await _run(daemon, daemon.run_primary)
 
-    _finish(asyncio.run(_with_priority(work)))
+    _finish(fine_timers.run(_with_priority(work)))
 
 
 @click.command()
@@ -93,7 +93,7 @@ def secondary(config: Path, mode: str | None, clock: str | None, events: Path | 
         daemon = Daemon(settings, Options(events=events, clock=_policy(clock)))
         return await _run(daemon, daemon.run_secondary)
 
-    _finish(asyncio.run(_with_priority(work)))
+    _finish(fine_timers.run(_with_priority(work)))
 
 
 def _policy(clock: str | None) -> ClockPolicy | None:

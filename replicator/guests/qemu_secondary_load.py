@@ -15,7 +15,7 @@ from typing import Any
 from replicator.errors import GuestError, InvariantError, require
 from replicator.guests.qemu_control import FastControl
 from replicator.guests.qemu_launch import Machine
-from replicator.guests.qemu_qmp import FastChannel, encode_command
+from replicator.guests.qemu_qmp import FastChannel, QmpSession, encode_command
 from replicator.guests.qemu_secondary_image import SNAPSHOT, StateImage, build_image
 from replicator.guests.qemu_state import find_clock_section
 from replicator.limits import LIBXL_RECORD_BYTES_MAX
@@ -43,6 +43,10 @@ _STATUS = encode_command("query-status")
 #: Each load has QEMU write to the image's tables. Memory has no disk to be flushed to, and a flush is a trip to another
 #: thread.
 _UNFLUSHED = {"no-flush": True}
+#: How QEMU reads and writes the image, the best way first. A load has six such requests. By io_uring QEMU's own thread
+#: does them at once, for the image is memory; by threads each waits for one of a pool, which both guests keep from the
+#: processors. A kernel may forbid io_uring, and a QEMU be built without.
+_FILE_WAYS = ("io_uring", "threads")
 
 
 class StateLoader:
@@ -59,20 +63,8 @@ class StateLoader:
         take it."""
         self._image = build_image(choose_room(state_bytes))
         self._fd = make_image_file(self._image)
-        session = self._machine.session
-        await session.pass_fd(self._fd, "add-fd", fdset_id=FDSET_ID)
-        await session.execute(
-            "blockdev-add",
-            driver="qcow2",
-            node_name=_NODE,
-            cache=_UNFLUSHED,
-            file={
-                "driver": "file",
-                "filename": f"/dev/fdset/{FDSET_ID}",
-                "locking": "off",
-                "cache": _UNFLUSHED,
-            },
-        )
+        await self._machine.session.pass_fd(self._fd, "add-fd", fdset_id=FDSET_ID)
+        await open_image(self._machine.session)
 
     def prime(self) -> None:
         """A load is the next thing that is wanted of the machine, in general."""
@@ -95,6 +87,29 @@ class StateLoader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+async def open_image(session: QmpSession) -> None:
+    """Let QEMU open what is in the fd set."""
+    for way in _FILE_WAYS:
+        try:
+            await session.execute(
+                "blockdev-add",
+                driver="qcow2",
+                node_name=_NODE,
+                cache=_UNFLUSHED,
+                file={
+                    "driver": "file",
+                    "filename": f"/dev/fdset/{FDSET_ID}",
+                    "locking": "off",
+                    "aio": way,
+                    "cache": _UNFLUSHED,
+                },
+            )
+            return
+        except GuestError:
+            if way == _FILE_WAYS[-1]:
+                raise
 
 
 def choose_room(state_bytes: int) -> int:

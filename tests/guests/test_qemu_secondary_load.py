@@ -20,6 +20,7 @@ from replicator.guests.qemu_secondary_load import (
     choose_room,
     find_changes,
     make_image_file,
+    open_image,
     prove,
     run_load,
     write_state,
@@ -124,6 +125,32 @@ def test_a_guest_that_cannot_run_on_is_an_error() -> None:
     with pytest.raises(GuestError, match="the guest is shutdown"):
         load_with(ScriptedQemu(["concluded"], status="shutdown"))
     load_with(ScriptedQemu(["concluded"], status="guest-panicked"))
+
+
+class SessionWithout:
+    """A monitor whose QEMU can read files by some ways only."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+        self.tried: list[str] = []
+
+    async def execute(self, command: str, **arguments: Any) -> None:
+        assert command == "blockdev-add"
+        self.tried.append(arguments["file"]["aio"])
+        if self.tried[-1] not in self.known:
+            raise GuestError(f"no {self.tried[-1]} here")
+
+
+def test_the_image_is_read_by_threads_where_there_is_no_io_uring() -> None:
+    for known, tried in ((("io_uring", "threads"), ["io_uring"]), (("threads",), ["io_uring", "threads"])):
+        session = SessionWithout(*known)
+        asyncio.run(open_image(session))
+        assert session.tried == tried
+
+
+def test_an_image_that_cannot_be_read_at_all_is_told() -> None:
+    with pytest.raises(GuestError, match="no threads here"):
+        asyncio.run(open_image(SessionWithout()))
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from replicator import fine_timers
 from replicator.drill.actors.platform import ActorPlatform
 from replicator.drill.actors.stop_point import StopPoint
 from replicator.drill.matrix.phases import Phase
@@ -188,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.nice(NICENESS)
     try:
-        print(f"ended: {asyncio.run(live(options))}", flush=True)
+        print(f"ended: {fine_timers.run(live(options))}", flush=True)
     except ReplicatorError as error:
         print(f"failed: {error} {error.hint}", flush=True)
         return error.exit_code
