@@ -41,19 +41,19 @@ def hurry() -> None:
         _schedule()
 
 
-def hurry_process(pid: int) -> None:
-    """Let the main thread of a process of ours be such a one for now, if this process has them; no other of its threads
-    is. One that has ended or may not be touched is left as it is."""
+def hurry_thread(thread: int) -> None:
+    """Let a thread of a process of ours be such a one for now, if this process has them; a process's number is that of
+    its main thread. One that has ended or may not be touched is left as it is."""
     if _begun:
         with contextlib.suppress(OSError):
-            _schedule(pid)
+            _schedule(thread)
 
 
-def relax_process(pid: int) -> None:
+def relax_thread(thread: int) -> None:
     """Let it be like any other again."""
     if _begun:
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _schedule(thread: int = 0) -> None:

@@ -86,16 +86,16 @@ def test_a_process_is_urgent_for_as_long_as_it_is_told_to_be() -> None:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         def policy():
             return os.sched_getscheduler(child.pid) & ~os.SCHED_RESET_ON_FORK
-        urgency.hurry_process(child.pid)
+        urgency.hurry_thread(child.pid)
         print(policy())
         urgency.begin()
-        urgency.hurry_process(child.pid)
+        urgency.hurry_thread(child.pid)
         print(policy())
-        urgency.relax_process(child.pid)
+        urgency.relax_thread(child.pid)
         print(policy())
         child.communicate(b"\\n")
-        urgency.hurry_process(child.pid)
-        urgency.relax_process(child.pid)
+        urgency.hurry_thread(child.pid)
+        urgency.relax_thread(child.pid)
     """)
     other, rr = str(os.SCHED_OTHER), str(os.SCHED_RR)
     assert told == [other, rr, other]

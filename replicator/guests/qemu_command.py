@@ -95,7 +95,8 @@ def _machine(config: QemuGuestConfig, launch: Launch) -> list[str]:
         f"memory-backend-file,id={RAM_ID},size={config.ram_bytes},mem-path={_quote(launch.ram_path)},share=on"
     )
     return [
-        *("-name", f"guest={config.name}", "-uuid", config.uuid),
+        # With names for its threads, by which they are told apart.
+        *("-name", f"guest={config.name},debug-threads=on", "-uuid", config.uuid),
         *("-no-user-config", "-nodefaults", "-display", "none", "-vga", "none"),
         *("-machine", f"{config.machine},memory-backend={RAM_ID},suppress-vmdesc=on"),
         *("-global", "migration.send-configuration=off"),

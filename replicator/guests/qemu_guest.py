@@ -79,7 +79,7 @@ class QemuGuest:
         # QEMU's main thread makes the pause, and its vCPUs have threads of their own. Only now: with frames to carry it
         # would be woken for each of them.
         if not self._machine.process.has_ended():
-            urgency.hurry_process(self.pid)
+            urgency.hurry_thread(self.pid)
         await self._machine.control.stop(will_save=will_save)
         self._running = False
 
@@ -91,7 +91,7 @@ class QemuGuest:
         finally:
             # The number of a process that has ended may be another's.
             if not self._machine.process.has_ended():
-                urgency.relax_process(self.pid)
+                urgency.relax_thread(self.pid)
 
     async def save_device_state(self, *, runs_on: bool = False) -> bytes:
         # Before the answer, as in `resume`.

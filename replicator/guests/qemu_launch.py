@@ -1,4 +1,4 @@
-"""Start a QEMU process and get hold of it: both monitors, the state file, the userfaultfd.
+"""Start a QEMU process and get hold of it: the monitors, the state file, the userfaultfd.
 
 Used for guests that boot and for standbys alike. Whatever fails, nothing stays behind, and the error carries what QEMU
 said itself.
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from replicator import urgency
 from replicator.errors import GuestError
 from replicator.guests.activity import ThreadActivity
 from replicator.guests.base import GuestIdentity, NicEndpoint
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 #: From the start of the process to its userfaultfd and its first word.
 START_TIMEOUT_S = 20.0
+#: One for the library's session, one for `stop` and loads, one for the save and `cont`.
+MONITORS = 3
+#: QEMU's name for the thread that reads them, as the kernel shows it.
+MONITOR_THREAD = "IO mon_iothread"
 
 
 @dataclass(slots=True)
@@ -114,15 +119,15 @@ async def _launch(
     undo: contextlib.AsyncExitStack,
 ) -> Machine:
     run_dir = begin.run_dir
-    pairs = [socket.socketpair() for _ in range(2 if config.agent is None else 3)]
-    ours, fast_ours, *agent_ours = (end for end, _ in pairs)
+    pairs = [socket.socketpair() for _ in range(MONITORS if config.agent is None else MONITORS + 1)]
+    ours, fast_ours, saver_ours, *agent_ours = (end for end, _ in pairs)
     for end, _ in pairs:
         undo.callback(end.close)
     with contextlib.ExitStack() as theirs, _listen(run_dir / "uffd.sock") as listener:
         fds = tuple(theirs.enter_context(end).fileno() for _, end in pairs)
         sockets = [nic.guest_path for nic in nics]
-        agent_fd = fds[2] if agent_ours else None
-        command = build_command(config, replace(begin, qmp_fds=fds[:2], agent_fd=agent_fd))
+        agent_fd = fds[MONITORS] if agent_ours else None
+        command = build_command(config, replace(begin, qmp_fds=fds[:MONITORS], agent_fd=agent_fd))
         process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir, sockets)
         undo.callback(process.close)
         undo.push_async_callback(process.kill)
@@ -131,11 +136,13 @@ async def _launch(
     if uffd is not None:
         tracker_uffd.callback(os.close, uffd)
     undo.push(tracker_uffd)
-    session, channel, state = QmpSession(config.name), FastChannel(fast_ours), StateFile()
+    session, state = QmpSession(config.name), StateFile()
+    channel, saver = FastChannel(fast_ours), FastChannel(saver_ours)
     undo.callback(state.close)
     undo.push_async_callback(session.close)
     try:
-        await _open_monitors(session, ours, channel, state)
+        await _open_monitors(session, ours, (channel, saver), state)
+        _hurry_monitors(process.pid)
         identity = identity or await read_identity(session, process.pid)
         vcpus = await read_vcpu_threads(session)
         if begin.incoming:
@@ -147,7 +154,7 @@ async def _launch(
     return Machine(
         process=process,
         session=session,
-        control=FastControl(channel, state),
+        control=FastControl(channel, state, saver),
         identity=identity,
         ram=ram,
         tracker=GuestTracker(process.pid, uffd, ram),
@@ -158,12 +165,22 @@ async def _launch(
 
 
 async def _open_monitors(
-    session: QmpSession, sock: socket.socket, channel: FastChannel, state: StateFile
+    session: QmpSession, sock: socket.socket, channels: tuple[FastChannel, ...], state: StateFile
 ) -> None:
     sock.setblocking(False)
     await session.open(sock)
-    await channel.open()
+    for channel in channels:
+        await channel.open()
     await state.hand_over(session)
+
+
+def _hurry_monitors(pid: int) -> None:
+    """Let the thread that reads the monitors run as soon as there is something to read, as the thread that carries it
+    out does in a pause: it would wait for what the vCPUs leave."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().strip() == MONITOR_THREAD:
+                urgency.hurry_thread(int(task.name))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Talking to QEMU: two monitors of one process.
 
 `QmpSession` is the library's client (`qemu.qmp`) with our errors: greeting, events, everything that is not urgent.
-`FastChannel` is the second monitor, for the three commands of each checkpoint. The library costs about 0.4 ms an
+`FastChannel` is another monitor, for the three commands of each checkpoint. The library costs about 0.4 ms an
 exchange (tasks, queues), this channel about 0.05 ms: it writes a command encoded beforehand, waits for the answer in
 `poll` for a few milliseconds, and only then falls back to the event loop. While it polls nothing else of this loop
 runs, as nothing does while pages are scanned and copied. Commands may be sent several at once; QEMU does them in order.
@@ -14,6 +14,7 @@ import contextlib
 import json
 import select
 import socket
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,9 @@ class FastChannel:
         self._unwanted: set[int] = set()
         #: The command that was sent but for its end.
         self._primed = b""
+        #: The events by this name are kept until they are asked for, the others never.
+        self._kept_name = ""
+        self._kept: deque[dict[str, Any]] = deque()
         #: What QEMU can do, from its greeting; None before.
         self._abilities: list[str] | None = None
         self._broken = ""
@@ -183,6 +187,18 @@ class FastChannel:
         if "error" in reply:
             raise GuestError(f"QEMU refuses: {reply['error'].get('desc', reply['error'])}")
         return reply["return"]
+
+    def keep_events(self, name: str) -> None:
+        """Of those that come from now on; older ones are forgotten."""
+        self._kept_name = name
+        self._kept.clear()
+
+    async def next_event(self, *, poll_ms: int = POLL_MS_MAX) -> dict[str, Any]:
+        """The data of the oldest event that is kept. `poll_ms` as in `answer`."""
+        async with self._lock:
+            while not self._kept:
+                await self._read(poll_ms)
+        return self._kept.popleft()
 
     def forget(self, number: int) -> None:
         """Nobody will ask for this answer."""
@@ -242,6 +258,8 @@ class FastChannel:
                 self._unwanted.discard(number)
             else:
                 self._answers[number] = message
+        elif message.get("event") == self._kept_name:
+            self._kept.append(message.get("data", {}))
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from replicator.errors import GuestError, InvariantError, require
 from replicator.guests.qemu_control import FastControl
@@ -21,7 +20,7 @@ from replicator.guests.qemu_state import find_clock_section
 from replicator.limits import LIBXL_RECORD_BYTES_MAX
 
 #: How long the event loop is held up for a load, with which nothing else can go on. Once it is given back it has to hear
-#: first what QEMU tells the other monitor of the job.
+#: first what QEMU tells the other monitors of the job.
 POLL_MS_MAX = 20
 #: The number of the fd set with the image; the control's own is one less.
 FDSET_ID = 7_703
@@ -57,6 +56,10 @@ class StateLoader:
         self._channel = _fast_channel(machine)
         self._image: StateImage | None = None
         self._fd = -1
+        #: Number of the question what the machine does, since it stands still.
+        self._asked: int | None = None
+        #: The job of the load before is still there.
+        self._is_job_left = False
 
     async def open(self, state_bytes: int) -> None:
         """Give QEMU the image, with room for states that are not much longer than that. GuestError when it does not
@@ -67,8 +70,18 @@ class StateLoader:
         await open_image(self._machine.session)
 
     def prime(self) -> None:
-        """A load is the next thing that is wanted of the machine, in general."""
+        """The guest stands still, and a load is what is wanted next in general: all that it needs is done before."""
+        # Anew: the answer of an earlier pause, without a load, has been thrown away.
+        self._asked = self._ask()
         self._channel.prime(_LOAD)
+
+    def _ask(self) -> int:
+        if self._is_job_left:
+            (dismissed,) = self._channel.send(_DISMISS)
+            self._channel.forget(dismissed)
+            self._is_job_left = False
+        (asked,) = self._channel.send(_STATUS)
+        return asked
 
     async def load(self, device_state: bytes) -> None:
         """Load the state. After a GuestError the guest is good for nothing."""
@@ -77,10 +90,19 @@ class StateLoader:
         write_state(self._fd, self._image, device_state)
         # Its state of before goes with the guest of before.
         self._machine.control.forget_save()
+        asked, self._asked = self._asked, None
         try:
+            await self._check_status(self._ask() if asked is None else asked)
+            self._is_job_left = True
             await run_load(self._channel)
         except GuestError as error:
             raise await self._machine.process.explain(error, "QEMU ended while it loaded a state") from error
+
+    async def _check_status(self, asked: int) -> None:
+        """A load leaves it as it was."""
+        status = (await self._channel.answer(asked, poll_ms=POLL_MS_MAX))["status"]
+        if status not in FIT_STATES:
+            raise GuestError(f"the guest is {status} instead of paused")
 
     def close(self) -> None:
         """Give the memory back, once the machine is gone or is never loaded again. May be repeated."""
@@ -136,28 +158,30 @@ def write_state(fd: int, image: StateImage, device_state: bytes) -> None:
 
 
 async def run_load(channel: FastChannel) -> None:
-    """Run the job to its end. GuestError, in QEMU's words, when it failed or left a guest that cannot run on.
+    """Run the job to its end. GuestError, in QEMU's words, when it failed. It is there until it is dismissed.
 
-    All that is asked after the load travels with it: in general it ends before QEMU answers to the first command."""
-    begun, listed, asked = channel.send(_LOAD, _LIST_JOBS, _STATUS)
-    try:
-        await channel.answer(begun, poll_ms=POLL_MS_MAX)
-    except GuestError:
-        channel.forget(listed)
-        channel.forget(asked)
-        raise
-    job = _find_job(await channel.answer(listed))
-    status = (await channel.answer(asked))["status"]
-    while job["status"] != "concluded":
-        job = _find_job(await channel.execute(_LIST_JOBS))
-        status = (await channel.execute(_STATUS))["status"]
-    # Nobody waits for the answer, but the next load comes after it.
-    (dismissed,) = channel.send(_DISMISS)
-    channel.forget(dismissed)
-    if "error" in job:
-        raise GuestError(f"QEMU refuses the device state: {job['error']}")
-    if status not in FIT_STATES:
-        raise GuestError(f"the guest is {status} instead of paused")
+    The end is told by an event, and a failure by another one before it: so there is nothing to ask."""
+    channel.keep_events("JOB_STATUS_CHANGE")
+    (begun,) = channel.send(_LOAD)
+    await channel.answer(begun, poll_ms=POLL_MS_MAX)
+    has_failed = False
+    while (status := await _next_status(channel)) != "concluded":
+        has_failed = has_failed or status == "aborting"
+    if has_failed:
+        raise GuestError(f"QEMU refuses the device state: {await _ask_why(channel)}")
+
+
+async def _next_status(channel: FastChannel) -> str:
+    while (event := await channel.next_event(poll_ms=POLL_MS_MAX)).get("id") != _JOB:
+        pass
+    return str(event.get("status"))
+
+
+async def _ask_why(channel: FastChannel) -> str:
+    for job in await channel.execute(_LIST_JOBS):
+        if job.get("id") == _JOB:
+            return str(job.get("error", "no reason given"))
+    raise GuestError("QEMU lost the job that loads the device state")
 
 
 async def prove(
@@ -183,13 +207,6 @@ def find_changes(before: bytes, after: bytes) -> Sequence[int]:
         for at, (one, other) in enumerate(zip(before, after, strict=True))
         if one != other and at not in clock
     ]
-
-
-def _find_job(jobs: list[dict[str, Any]]) -> dict[str, Any]:
-    for job in jobs:
-        if job["id"] == _JOB:
-            return job
-    raise GuestError("QEMU lost the job that loads the device state")
 
 
 def _fast_channel(machine: Machine) -> FastChannel:

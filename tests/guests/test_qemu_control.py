@@ -27,16 +27,19 @@ class Monitor:
         self.greeting: object = {}
         self.enabled: list[str] = []
         self.heard: list[str] = []
+        #: What was heard of a command whose end has not come.
+        self.begun = b""
         self.state_fd = -1
 
     async def serve(self) -> None:
         reader, writer = await asyncio.open_connection(sock=self._socket)
         try:
             writer.write(json.dumps({"QMP": self.greeting}).encode() + b"\n")
-            while line := await reader.readline():
-                message = json.loads(line)
-                self.enabled += message.get("arguments", {}).get("enable", [])
-                writer.write(json.dumps(self._respond(message)).encode() + b"\n")
+            while data := await reader.read(1 << 16):
+                *lines, self.begun = (self.begun + data).split(b"\n")
+                for message in map(json.loads, lines):
+                    self.enabled += message.get("arguments", {}).get("enable", [])
+                    writer.write(json.dumps(self._respond(message)).encode() + b"\n")
         finally:
             writer.close()
 
@@ -56,13 +59,15 @@ class Monitor:
         return {"return": {}}
 
 
-def scene(states: list[bytes], play: Callable[[FastControl, Monitor], Awaitable[None]]) -> list[str]:
-    """What the monitor heard."""
+def scene(
+    states: list[bytes], play: Callable[[FastControl, Monitor], Awaitable[None]], *, has_saver: bool = False
+) -> list[str]:
+    """What the monitors heard."""
 
     async def run() -> list[str]:
-        async with served(states) as (control, monitor):
+        async with served(states, has_saver=has_saver) as (control, monitor):
             await play(control, monitor)
-            return monitor.heard[1:]
+            return [command for command in monitor.heard if command != "qmp_capabilities"]
 
     return asyncio.run(run())
 
@@ -104,43 +109,54 @@ def test_qemu_reads_ahead_where_it_can(greeting: object, enabled: list[str]) -> 
 
 
 @contextlib.asynccontextmanager
-async def served(states: list[bytes]) -> AsyncIterator[tuple[FastControl, Monitor]]:
-    ours, theirs = socket.socketpair()
+async def served(
+    states: list[bytes], *, has_saver: bool = False
+) -> AsyncIterator[tuple[FastControl, Monitor]]:
+    """The monitor is the first one; what a second one hears, it hears too."""
+    ends = [socket.socketpair() for _ in range(2 if has_saver else 1)]
     state = StateFile()
-    monitor = Monitor(theirs, list(states))
-    monitor.state_fd = os.dup(state._writing_fd)
-    serving = asyncio.create_task(monitor.serve())
-    channel = FastChannel(ours)
-    control = FastControl(channel, state)
+    monitors = [Monitor(theirs, list(states)) for _, theirs in ends]
+    monitors[-1].heard = monitors[0].heard
+    monitors[-1].state_fd = os.dup(state._writing_fd)
+    serving = [asyncio.create_task(monitor.serve()) for monitor in monitors]
+    channels = [FastChannel(ours) for ours, _ in ends]
+    control = FastControl(channels[0], state, *channels[1:])
     try:
-        await channel.open()
-        yield control, monitor
+        for channel in channels:
+            await channel.open()
+        yield control, monitors[0]
     finally:
         control.close()
-        await serving
-        os.close(monitor.state_fd)
+        await asyncio.gather(*serving)
+        os.close(monitors[-1].state_fd)
 
 
-def test_cont_goes_right_behind_the_save_and_is_sent_once() -> None:
+BOTH_WAYS = pytest.mark.parametrize("has_saver", [False, True], ids=["alone", "saver"])
+
+
+@BOTH_WAYS
+def test_cont_goes_right_behind_the_save_and_is_sent_once(has_saver: bool) -> None:
     async def play(control: FastControl, _: Monitor) -> None:
         await control.stop()
         assert await control.save(runs_on=True) == STATE_MAGIC + b"one"
         await control.cont()
 
-    assert scene([STATE_MAGIC + b"one"], play) == [STOP, SAVE, CONT]
+    assert scene([STATE_MAGIC + b"one"], play, has_saver=has_saver) == [STOP, SAVE, CONT]
 
 
-def test_a_shorter_state_ends_where_it_ends() -> None:
+@BOTH_WAYS
+def test_a_shorter_state_ends_where_it_ends(has_saver: bool) -> None:
     async def play(control: FastControl, _: Monitor) -> None:
         for text in (b"a long one", b"short"):
             await control.stop()
             assert await control.save() == STATE_MAGIC + text
             await control.cont()
 
-    scene([STATE_MAGIC + b"a long one", STATE_MAGIC + b"short"], play)
+    scene([STATE_MAGIC + b"a long one", STATE_MAGIC + b"short"], play, has_saver=has_saver)
 
 
-def test_a_save_that_fails_is_noticed_though_the_guest_goes_on() -> None:
+@BOTH_WAYS
+def test_a_save_that_fails_is_noticed_though_the_guest_goes_on(has_saver: bool) -> None:
     async def play(control: FastControl, _: Monitor) -> None:
         await control.stop()
         with pytest.raises(GuestError, match="no room"):
@@ -150,11 +166,12 @@ def test_a_save_that_fails_is_noticed_though_the_guest_goes_on() -> None:
         assert await control.save() == STATE_MAGIC + b"next"
         await control.cont()
 
-    heard = scene([b"", STATE_MAGIC + b"next"], play)
+    heard = scene([b"", STATE_MAGIC + b"next"], play, has_saver=has_saver)
     assert heard == [STOP, SAVE, CONT, STOP, SAVE, CONT]
 
 
-def test_a_stop_after_a_cont_that_nobody_awaited_pauses_again() -> None:
+@BOTH_WAYS
+def test_a_stop_after_a_cont_that_nobody_awaited_pauses_again(has_saver: bool) -> None:
     async def play(control: FastControl, _: Monitor) -> None:
         await control.stop()
         await control.save(runs_on=True)
@@ -163,4 +180,44 @@ def test_a_stop_after_a_cont_that_nobody_awaited_pauses_again() -> None:
         await control.cont()
 
     states = [STATE_MAGIC, STATE_MAGIC]
-    assert scene(states, play) == [STOP, SAVE, CONT, STOP, SAVE, CONT]
+    assert scene(states, play, has_saver=has_saver) == [STOP, SAVE, CONT, STOP, SAVE, CONT]
+
+
+def test_what_comes_next_is_read_while_the_guest_still_runs() -> None:
+    begun: list[bytes] = []
+
+    async def play(control: FastControl, monitor: Monitor) -> None:
+        await control.stop()
+        await control.save()
+        await control.cont()
+        # The monitor answers only once it has heard all that came before.
+        while not monitor.begun:
+            await asyncio.sleep(0)
+        begun.append(monitor.begun)
+        await control.stop()
+        await control.save()
+
+    heard = scene([STATE_MAGIC, STATE_MAGIC], play, has_saver=True)
+    assert begun == [encode_command(STOP).removesuffix(b"}\n")]
+    assert heard == [STOP, SAVE, CONT, STOP, SAVE]
+
+
+def test_a_guest_that_is_rarely_saved_can_be() -> None:
+    async def play(control: FastControl, _: Monitor) -> None:
+        for _ in range(2):
+            await control.stop(will_save=False)
+            await control.cont()
+        await control.stop(will_save=False)
+        assert await control.save() == STATE_MAGIC
+        await control.cont()
+
+    heard = scene([STATE_MAGIC], play, has_saver=True)
+    assert [command for command in heard if command != "refused"] == [
+        STOP,
+        CONT,
+        STOP,
+        CONT,
+        STOP,
+        SAVE,
+        CONT,
+    ]
