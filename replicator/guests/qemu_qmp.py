@@ -1,7 +1,7 @@
-"""Talking to QEMU: two monitors of one process.
+"""Talking to QEMU: the monitors of one process.
 
 `QmpSession` is the library's client (`qemu.qmp`) with our errors: greeting, events, everything that is not urgent.
-`FastChannel` is another monitor, for the three commands of each checkpoint. The library costs about 0.4 ms an
+`FastChannel` is another one, for commands of each checkpoint. The library costs about 0.4 ms an
 exchange (tasks, queues), this channel about 0.05 ms: it writes a command encoded beforehand, waits for the answer in
 `poll` for a few milliseconds, and only then falls back to the event loop. While it polls nothing else of this loop
 runs, as nothing does while pages are scanned and copied. Commands may be sent several at once; QEMU does them in order.
@@ -103,7 +103,7 @@ def encode_command(command: str, arguments: Mapping[str, object] | None = None) 
     message: dict[str, object] = {"execute": command}
     if arguments:
         message["arguments"] = arguments
-    # Without spaces: QEMU reads its monitors byte by byte, with two system calls for each.
+    # Without spaces: QEMU reads its monitors byte by byte, with eight system calls for each.
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
@@ -113,7 +113,7 @@ _REFUSED_END = b',"unwanted":0' + _END
 
 
 class FastChannel:
-    """A second monitor with as little between us and QEMU as possible. Takes over `sock`."""
+    """A monitor with as little between us and QEMU as possible. Takes over `sock`."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
