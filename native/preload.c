@@ -78,9 +78,10 @@ __attribute__((constructor)) static void hand_over_uffd(void)
     errno = saved_errno;
 }
 
-/* In place of the C library's, which gives free memory back to the kernel. QEMU has it done by a thread of its own
- * after each burst of changes to its tables, so after each save and load of a device state, and the next one faults
- * some 300 pages in again, in the midst of a pause. What is kept are some MiB. */
+/* In place of the C library's, which gives free memory back to the kernel. QEMU has it done by a
+ * thread of its own after each burst of changes to its tables, so after each save and load of a
+ * device state, and the next one faults some 300 pages in again, in the midst of a pause. What is
+ * kept are some MiB. */
 int malloc_trim(size_t pad)
 {
     (void)pad;
