@@ -110,13 +110,14 @@ def test_processes_left_in_a_namespace_are_ended() -> None:
     assert labs.process_start(orphan) is None
 
 
+#: Waits with a timeout: a signal right before a call that blocks for ever would be noticed only after it.
 OTHER_RUN = (
-    "import sys\n"
+    "import select, sys\n"
     "from replicator.demo.lab import Lab, HOST_A\n"
     "with Lab() as lab:\n"
     "    child = lab.run(HOST_A, ['sleep', '600'])\n"
     "    print(lab.name, child.pid, flush=True)\n"
-    "    sys.stdin.read()\n"
+    "    while not select.select([sys.stdin], [], [], 0.1)[0]: pass\n"
 )
 
 
