@@ -56,5 +56,10 @@ def relax_thread(thread: int) -> None:
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
+def is_hurried(thread: int) -> bool:
+    """Whether a thread is such a one now. OSError when it has ended."""
+    return os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+
+
 def _schedule(thread: int = 0) -> None:
     os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))

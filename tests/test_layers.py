@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "replicator"
 LAYERS = {
     "errors": 0, "units": 0, "limits": 0, "clock": 0, "deadline": 0, "frozen": 0, "urgency": 0,
-    "fine_timers": 0,
+    "fine_timers": 0, "placement": 0,
     "_native": 0,
     "wire": 1, "memory": 1, "compare": 1,
     "engine": 2,

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from replicator import fine_timers, urgency
+from replicator import fine_timers, placement, urgency
 from replicator.cli.tell import Teller
 from replicator.cli.tune import sync_options
 from replicator.engine.guest_clock import ClockPolicy
@@ -105,7 +105,11 @@ async def _with_priority(work: Callable[[], Awaitable[str]]) -> str:
     with contextlib.suppress(OSError):
         os.nice(-10)
     urgency.begin()
-    return await work()
+    placing = asyncio.create_task(placement.keep())
+    try:
+        return await work()
+    finally:
+        placing.cancel()
 
 
 async def _run(daemon: Daemon, life: Callable[[], Awaitable[str]]) -> str:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from replicator import placement
 from replicator.errors import GuestError
 from replicator.guests import qemu_exec
 
@@ -132,15 +133,16 @@ def spawn(
     added = [f"{name}={value}" for name, value in variables.items()]
     log = os.open(run_dir / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        child = subprocess.Popen(
-            [*helper, *added, "--", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=tuple(fds),
-            umask=0o077,
-            start_new_session=True,
-        )
+        with placement.unconfined():
+            child = subprocess.Popen(
+                [*helper, *added, "--", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=tuple(fds),
+                umask=0o077,
+                start_new_session=True,
+            )
     except OSError as error:
         raise GuestError(f"cannot start {command[0]}: {error.strerror}") from error
     finally:

@@ -22,6 +22,7 @@ from typing import Any
 import msgpack
 
 import replicator
+from replicator import placement
 from replicator.errors import GuestError
 from replicator.guests.base import Died, GuestEvent, Panicked, PoweredOff, Reset
 from replicator.guests.synthetic_config import SyntheticConfig
@@ -149,16 +150,17 @@ class SyntheticProcess:
         root = str(Path(replicator.__file__).resolve().parent.parent)
         python_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "replicator.guests.synthetic_main",
-                json.dumps(dataclasses.asdict(settings)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(control_fd, self._ram_fd, self._dirty_fd),
-                env={**os.environ, "PYTHONPATH": python_path},
-                start_new_session=True,
-            )
+            with placement.unconfined():
+                return await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "replicator.guests.synthetic_main",
+                    json.dumps(dataclasses.asdict(settings)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(control_fd, self._ram_fd, self._dirty_fd),
+                    env={**os.environ, "PYTHONPATH": python_path},
+                    start_new_session=True,
+                )
         except OSError as cause:
             raise GuestError(f"cannot start the synthetic guest: {cause.strerror}") from cause
 
