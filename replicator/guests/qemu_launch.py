@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -118,30 +118,17 @@ async def _launch(
     identity: GuestIdentity | None,
     undo: contextlib.AsyncExitStack,
 ) -> Machine:
-    run_dir = begin.run_dir
     pairs = [socket.socketpair() for _ in range(MONITORS if config.agent is None else MONITORS + 1)]
-    ours, fast_ours, saver_ours, *agent_ours = (end for end, _ in pairs)
-    for end, _ in pairs:
+    ours, theirs = [end for end, _ in pairs], [end for _, end in pairs]
+    for end in ours:
         undo.callback(end.close)
-    with contextlib.ExitStack() as theirs, _listen(run_dir / "uffd.sock") as listener:
-        fds = tuple(theirs.enter_context(end).fileno() for _, end in pairs)
-        sockets = [nic.guest_path for nic in nics]
-        agent_fd = fds[MONITORS] if agent_ours else None
-        command = build_command(config, replace(begin, qmp_fds=fds[:MONITORS], agent_fd=agent_fd))
-        process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir, sockets)
-        undo.callback(process.close)
-        undo.push_async_callback(process.kill)
-        uffd = await _receive_uffd(listener, process)
+    process, uffd = await _start(config, begin, nics, theirs, undo)
     tracker_uffd = contextlib.ExitStack()
     if uffd is not None:
         tracker_uffd.callback(os.close, uffd)
     undo.push(tracker_uffd)
-    session, state = QmpSession(config.name), StateFile()
-    channel, saver = FastChannel(fast_ours), FastChannel(saver_ours)
-    undo.callback(state.close)
-    undo.push_async_callback(session.close)
     try:
-        await _open_monitors(session, ours, (channel, saver), state)
+        session, control = await _open_monitors(config.name, ours[:MONITORS], undo)
         _hurry_monitors(process.pid)
         identity = identity or await read_identity(session, process.pid)
         vcpus = await read_vcpu_threads(session)
@@ -154,24 +141,52 @@ async def _launch(
     return Machine(
         process=process,
         session=session,
-        control=FastControl(channel, state, saver),
+        control=control,
         identity=identity,
         ram=ram,
         tracker=GuestTracker(process.pid, uffd, ram),
         nics=nics,
         activity=ThreadActivity(process.pid, vcpus),
-        agent=AgentChannel(*agent_ours) if agent_ours else None,
+        agent=AgentChannel(ours[MONITORS]) if config.agent is not None else None,
     )
 
 
+async def _start(
+    config: QemuGuestConfig,
+    begin: Launch,
+    nics: tuple[NicEndpoint, ...],
+    ends: Sequence[socket.socket],
+    undo: contextlib.AsyncExitStack,
+) -> tuple[QemuProcess, int | None]:
+    """The process and its userfaultfd, if there is one. `ends`: of its monitors and then the agent's channel; they are
+    its own from now on."""
+    run_dir = begin.run_dir
+    with contextlib.ExitStack() as theirs, _listen(run_dir / "uffd.sock") as listener:
+        fds = tuple(theirs.enter_context(end).fileno() for end in ends)
+        agent_fd = None if config.agent is None else fds[MONITORS]
+        command = build_command(config, replace(begin, qmp_fds=fds[:MONITORS], agent_fd=agent_fd))
+        sockets = [nic.guest_path for nic in nics]
+        process = spawn(command, preload_environment(listener.getsockname(), {}), fds, run_dir, sockets)
+        undo.callback(process.close)
+        undo.push_async_callback(process.kill)
+        return process, await _receive_uffd(listener, process)
+
+
 async def _open_monitors(
-    session: QmpSession, sock: socket.socket, channels: tuple[FastChannel, ...], state: StateFile
-) -> None:
-    sock.setblocking(False)
-    await session.open(sock)
-    for channel in channels:
-        await channel.open()
+    name: str, ends: Sequence[socket.socket], undo: contextlib.AsyncExitStack
+) -> tuple[QmpSession, FastControl]:
+    """What is not urgent, and what is. `ends`: of the monitors, in the order of MONITORS."""
+    session_end, channel_end, saver_end = ends
+    session, state = QmpSession(name), StateFile()
+    undo.callback(state.close)
+    undo.push_async_callback(session.close)
+    session_end.setblocking(False)
+    await session.open(session_end)
+    channel, saver = FastChannel(channel_end), FastChannel(saver_end)
+    await channel.open()
+    await saver.open()
     await state.hand_over(session)
+    return session, FastControl(channel, state, saver)
 
 
 def _hurry_monitors(pid: int) -> None:

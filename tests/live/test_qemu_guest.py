@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from qemu_live import Golden, Replica, Wire, make_config, make_golden
 
+from replicator import urgency
 from replicator.demo.guest_scripts import COMMAND_PORT
 from replicator.errors import GuestError
 from replicator.guests.base import Died, GuestEvent, Panicked, PoweredOff, Reset
 from replicator.guests.qemu_config import DiskConfig
 from replicator.guests.qemu_guest import QemuGuest, start_guest
-from replicator.guests.qemu_launch import identify_guest
+from replicator.guests.qemu_launch import MONITOR_THREAD, identify_guest
 from replicator.guests.qemu_process import PID_FILE, read_start_time
 from replicator.guests.qemu_standby import QemuStandby
 from replicator.memory import Segment, pfn_array
@@ -191,6 +192,22 @@ def test_pauses_without_a_save_do_not_confuse_the_monitor(golden: Golden, place:
             await wire.command("ping")
 
     asyncio.run(scenario())
+
+
+def test_the_thread_that_reads_the_monitors_runs_in_real_time(
+    golden: Golden, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> list[str]:
+        async with awake(golden, place) as (guest, _):
+            tasks = Path(f"/proc/{guest.pid}/task")
+            return [
+                (task / "comm").read_text().strip()
+                for task in tasks.iterdir()
+                if os.sched_getscheduler(int(task.name)) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+            ]
+
+    monkeypatch.setattr(urgency, "_begun", True)
+    assert asyncio.run(scenario()) == [MONITOR_THREAD], "and no vCPU"
 
 
 def test_reset_goes_through(golden: Golden, place: Path) -> None:
