@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from typing import Self
@@ -17,15 +18,21 @@ _PAUSE_S = 0.05
 _ANSWER_BYTES = 2048
 
 
-class GuestOrders:
-    """Context manager. Each order may reach the guest more than once, and none minds that."""
+def connect_from_client(lab: Lab) -> socket.socket:
+    sock = call_inside(lab.namespaces[CLIENT], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.connect((GUEST_IP, COMMAND_PORT))
+    return sock
 
-    def __init__(self, lab: Lab) -> None:
-        self._socket = call_inside(
-            lab.namespaces[CLIENT], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        )
+
+class GuestOrders:
+    """Context manager. Each order may reach the guest more than once, and none minds that. Takes over `sock`, which is
+    connected to the guest's port of commands."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._socket.settimeout(_TRY_S)
-        self._socket.connect((GUEST_IP, COMMAND_PORT))
+        #: Goes with each order, and comes back with its answers: one that was given up may still be answered.
+        self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
         return self
@@ -51,8 +58,9 @@ class GuestOrders:
     def _ask(self, order: str, timeout_s: float) -> str:
         """The word before the order in its answer. GuestError when none comes, or the guest does not know it."""
         deadline = time.monotonic() + timeout_s
+        numbered = f"{order} {next(self._numbers)}"
         while time.monotonic() < deadline:
-            word = self._try(order)
+            word = self._try(numbered)
             if word == "unknown":
                 raise GuestError(f"the guest does not know the order {order!r}")
             if word is not None:

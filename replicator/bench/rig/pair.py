@@ -14,7 +14,7 @@ from typing import Self
 
 from replicator.bench.figures.checkpoints import checkpoint_metrics, read_checkpoints
 from replicator.bench.figures.epochs import read_epochs
-from replicator.bench.rig.orders import GuestOrders
+from replicator.bench.rig.orders import GuestOrders, connect_from_client
 from replicator.bench.rig.processes import (
     allocated_bytes,
     anonymous_bytes,
@@ -53,7 +53,7 @@ class BenchPair:
         self.stage = Stage(lab, image, settings=settings, vcpus=vcpus)
         # What the daemons would refuse is said here, in one line and before anything is started.
         load_config(self.stage.scratch / "a.toml")
-        self.orders = GuestOrders(lab)
+        self.orders = GuestOrders(connect_from_client(lab))
         self._secondary: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
