@@ -15,15 +15,16 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from replicator import urgency
 
 PERIOD_S: Final = 0.25
-#: A processor that is idle for less than that share of the time is full, and has room from that one on.
-FULL_SHARE: Final = 0.1
+#: A processor that is idle for less than that share of the time is full. One that has been left has room again from the
+#: other share on: threads that come and go have a vCPU go from one processor to the other, after which each is half full.
+FULL_SHARE: Final = 0.15
 ROOM_SHARE: Final = 0.3
 #: From that many processors' worth of work on it may be we who fill the processor.
 OWN_SHARE_MAX: Final = 0.5
@@ -55,12 +56,15 @@ def parse_ticks(stat: bytes) -> dict[int, Ticks]:
     return found
 
 
-def choose(idle: Mapping[int, float], own: float) -> set[int]:
+def choose(idle: Mapping[int, float], own: float, used: Set[int]) -> set[int]:
     """Which processors to use. `idle`: share of the time in which each has nothing to do; `own`: processors' worth of
-    work that this process does itself."""
-    if own > OWN_SHARE_MAX or max(idle.values(), default=0) < ROOM_SHARE:
+    work that this process does itself; `used`: those up to now."""
+    left = {cpu for cpu, share in idle.items() if share < (FULL_SHARE if cpu in used else ROOM_SHARE)}
+    chosen = set(idle) - left
+    room = ROOM_SHARE if set(idle) <= used else FULL_SHARE
+    if own > OWN_SHARE_MAX or max((idle[cpu] for cpu in chosen), default=0) < room:
         return set(idle)
-    return {cpu for cpu, share in idle.items() if share >= FULL_SHARE}
+    return chosen
 
 
 class Placement:
@@ -84,7 +88,7 @@ class Placement:
             for cpu, now in self._ticks.items()
             if cpu in _every and (then := before.get(cpu)) and now.total > then.total
         }
-        _confine(choose(idle, own) or _every)
+        _confine(choose(idle, own, _held or _every) or _every)
 
     def release(self) -> None:
         _confine(_every)

@@ -27,24 +27,38 @@ def test_ticks_of_each_processor_are_read() -> None:
     assert parse_ticks(b"") == {}
 
 
+BOTH = {0, 1}
+
+
 def test_a_full_processor_is_left_while_another_has_room() -> None:
-    assert choose({0: 0.02, 1: 0.6}, own=0.2) == {1}
-    assert choose({0: 0.02, 1: 0.2}, own=0.2) == {0, 1}, "there is no room anywhere"
-    assert choose({0: 0.2, 1: 0.6}, own=0.2) == {0, 1}, "none is full"
-    assert choose({0: 0.02, 1: 0.6}, own=0.8) == {0, 1}, "it may be full of ourselves"
-    assert choose({}, own=0) == set()
+    assert choose({0: 0.02, 1: 0.6}, 0.2, BOTH) == {1}
+    assert choose({0: 0.02, 1: 0.2}, 0.2, BOTH) == BOTH, "there is no room anywhere"
+    assert choose({0: 0.2, 1: 0.6}, 0.2, BOTH) == BOTH, "none is full"
+    assert choose({0: 0.02, 1: 0.6}, 0.8, BOTH) == BOTH, "it may be full of ourselves"
+    assert choose({}, 0, set()) == set()
 
 
-@given(st.dictionaries(st.integers(0, 7), st.floats(0, 1), min_size=1), st.floats(0, 8))
-def test_what_is_chosen(idle: dict[int, float], own: float) -> None:
-    chosen = choose(idle, own)
+def test_one_that_was_left_is_used_again_when_it_has_room() -> None:
+    assert choose({0: 0.2, 1: 0.5}, 0.2, {1}) == {1}, "not yet"
+    assert choose({0: 0.4, 1: 0.5}, 0.2, {1}) == BOTH
+    assert choose({0: 0.2, 1: 0.05}, 0.2, {1}) == BOTH, "the other one has none left"
+    assert choose({0: 0.6, 1: 0.05}, 0.2, {1}) == {0}, "they have changed places"
+
+
+@given(
+    st.dictionaries(st.integers(0, 7), st.floats(0, 1), min_size=1),
+    st.floats(0, 8),
+    st.sets(st.integers(0, 7), min_size=1),
+)
+def test_what_is_chosen(idle: dict[int, float], own: float, used: set[int]) -> None:
+    chosen = choose(idle, own, used)
     assert chosen
     assert chosen <= set(idle)
     left = set(idle) - chosen
-    assert all(idle[cpu] < FULL_SHARE for cpu in left)
+    assert all(idle[cpu] < ROOM_SHARE for cpu in left)
     if left:
         assert own <= OWN_SHARE_MAX
-        assert max(idle[cpu] for cpu in chosen) >= ROOM_SHARE
+        assert max(idle[cpu] for cpu in chosen) >= FULL_SHARE
 
 
 SCRIPT = """
