@@ -34,6 +34,10 @@ _STAT: Final = Path("/proc/stat")
 _STAT_BYTES: Final = 1 << 16
 _INSTANT_S: Final = 1e-6
 
+#: What this process may use, and what its threads in real time are confined to; empty while they are not.
+_every: set[int] = set()
+_held: set[int] = set()
+
 
 class Ticks(NamedTuple):
     """Of one processor since the machine began, in the kernel's unit."""
@@ -43,11 +47,11 @@ class Ticks(NamedTuple):
 
 
 def parse_ticks(stat: bytes) -> dict[int, Ticks]:
-    """Of each processor, from the text of /proc/stat."""
+    """Of each processor, from the text of /proc/stat, which may break off."""
     found = {}
-    for line in stat.splitlines():
+    for line in stat.splitlines(keepends=True):
         name, *fields = line.split()
-        if not name.startswith(b"cpu"):
+        if not name.startswith(b"cpu") or not line.endswith(b"\n"):
             break
         if name != b"cpu":
             # user, nice, system, idle, waiting for disks, interrupts (hard, soft), stolen; guests are in user already.
@@ -122,11 +126,6 @@ def unconfined() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, _held or _every)
-
-
-#: What this process may use, and what its threads in real time are confined to; empty while they are not.
-_every: set[int] = set()
-_held: set[int] = set()
 
 
 def _confine(wanted: set[int]) -> None:

@@ -27,6 +27,11 @@ def test_ticks_of_each_processor_are_read() -> None:
     assert parse_ticks(b"") == {}
 
 
+@given(st.integers(0, len(STAT)))
+def test_a_text_that_breaks_off_tells_of_whole_lines(size: int) -> None:
+    assert parse_ticks(STAT[:size]).items() <= parse_ticks(STAT).items()
+
+
 BOTH = {0, 1}
 
 
