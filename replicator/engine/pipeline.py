@@ -142,6 +142,12 @@ class EpochPipeline:
         return bool(self.in_flight) or self._is_joining or self.is_loading
 
     @property
+    def knows_its_pages(self) -> bool:
+        """In a pause: whether all pages that the epoch is to have are owed, though in COLO the secondary has yet to say so
+        of a VM that did not run."""
+        return self.step is Step.COPYING or (self.step is Step.JOINING and self._vm_epoch < self.base)
+
+    @property
     def precopy(self) -> PrecopyReport | None:
         """Figures of the newest pre-copy."""
         return self._live_copy.report() if self._live_copy is not None else None

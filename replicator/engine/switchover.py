@@ -17,7 +17,7 @@ from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.effects import Effect, Timer
 from replicator.engine.move_report import MoveReport, Outcome
-from replicator.engine.pipeline import EpochPipeline, Step
+from replicator.engine.pipeline import EpochPipeline
 from replicator.engine.precopy import Decision, DowntimePolicy, Precopy, Verdict
 from replicator.engine.stretch import Stretch
 from replicator.units import NS_PER_MS, Epoch
@@ -73,7 +73,7 @@ class Switchover:
         pipeline, precopy = self._pipeline, self._precopy
         if (
             self.phase is not Phase.SHRINKING
-            or pipeline.step is not Step.COPYING
+            or not pipeline.knows_its_pages
             or pipeline.in_flight
             or not precopy
         ):

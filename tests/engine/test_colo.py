@@ -11,6 +11,7 @@ from replicator.engine import effects as fx
 from replicator.engine import events as ev
 from replicator.engine.colo import RETRY_MAX_NS, WINDOW_NS, Colo, ColoSettings, ColoState
 from replicator.engine.pipeline import Step
+from replicator.engine.switchover import Phase
 from replicator.errors import ConfigError
 from replicator.units import NS_PER_MS, NS_PER_S
 
@@ -256,6 +257,24 @@ def test_the_epoch_of_a_hand_over_runs_no_vm():
     play(ev.SwitchoverOrdered(play.machine.pipeline.settings.sync))
     assert play.machine.pipeline.hurries
     assert fx.OpenEpoch(2, 1, runs_vm=False) in play(ev.GuestPaused(2, 10))
+
+
+@pytest.mark.parametrize("word_first", [False, True])
+def test_a_move_is_decided_on_in_the_first_pause_after_which_the_vm_did_not_run(word_first):
+    """Its own pages would come on top. The word that it has none may be longer on its way than our guest takes to stand
+    still: if the move had to wait for one that comes first, it would never end."""
+    play = make_compared()
+    play(ev.SwitchoverOrdered(play.machine.pipeline.settings.sync), ev.GuestPaused(2, 10))
+    assert play.machine.move.phase is Phase.SHRINKING
+    close_paused(play, 2)
+    commit(play, 2)
+    suspended, paused = ev.SecondaryVmSuspended(play.machine.session, 3), ev.GuestPaused(3, 10)
+    for event in (suspended, paused) if word_first else (paused, suspended):
+        play(event)
+    assert play.machine.move.phase is Phase.CLOSING
+    assert play(ev.PagesCopied(3)) == [fx.SaveDeviceState(3, runs_on=False)]
+    assert fx.SendEpoch(3) in play(ev.DeviceStateSaved(3))
+    assert play.machine.pipeline.step is Step.STANDING
 
 
 def test_one_epoch_is_in_flight():
