@@ -7,24 +7,18 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := gcc libc6-dev liblz4-dev python3-dev python3-venv qemu-system-x86 iproute2 etcd-server redis-tools clang clang-format libclang-rt-dev shellcheck \
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
-.PHONY: test pure-test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
+.PHONY: test fast-test live-test lint native-test fuzz native-fuzz sim soak bench demo clean system-deps venv
 
-# Those that keep to themselves side by side; those with daemons, networks and VMs one after the other, for they disturb
-# each other.
-PURE_TESTS := $(addprefix tests/,arbiter compare engine fuzz memory native observe sim store stream wire)
-OTHER_TESTS := $(filter-out $(PURE_TESTS),$(patsubst %/,%,$(wildcard tests/[a-z]*/)) $(wildcard tests/test_*.py))
+# Side by side; but those with networks and VMs one after the other, for they fill the machine and disturb each other.
+test: fast-test live-test
 
-test: pure-test
-	$(BIN)/python -m pytest $(OTHER_TESTS)
+SIDE_BY_SIDE := -n 2 --dist worksteal
 
-fast-test: pure-test
-	$(BIN)/python -m pytest $(OTHER_TESTS) -m "not live"
-
-pure-test: venv
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PURE_TESTS)
+fast-test: venv
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not live"
 
 live-test: venv
-	$(BIN)/python -m pytest tests -m live
+	$(BIN)/python -m pytest -m live
 
 # `make demo MODE=colo` lets both guests run, and kills either side in turn.
 MODE := remus
