@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.cli import daemons
 from replicator.placement import FULL_SHARE, OWN_SHARE_MAX, ROOM_SHARE, Ticks, choose, parse_ticks
+from replicator.service.config import DaemonConfig
+from replicator.service.daemon import Daemon
 
 STAT = b"""cpu  300 5 100 900 20 0 10 3 50 0
 cpu0 200 5 60 400 12 0 4 1 50 0
@@ -220,3 +226,29 @@ def test_it_is_kept_until_it_is_cancelled(tmp_path: Path) -> None:
 
 def test_without_threads_in_real_time_nothing_is_placed(tmp_path: Path) -> None:
     run("asyncio.run(asyncio.wait_for(placement.keep(), 10))", tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["remus", "colo"])
+def test_a_daemon_keeps_off_full_processors_but_not_in_colo(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    async def keep() -> None:
+        looks.append(mode)
+
+    async def live(_: Daemon) -> str:
+        await asyncio.sleep(0)
+        return "over"
+
+    settings = Mock(spec=DaemonConfig, is_colo=mode == "colo")
+    monkeypatch.setattr(daemons, "load_config", lambda _: settings)
+    monkeypatch.setattr(daemons, "change_mode", lambda settings, _: settings)
+    monkeypatch.setattr(daemons.placement, "keep", keep)
+    monkeypatch.setattr(daemons.urgency, "begin", lambda: False)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setattr(daemons, "_run", lambda daemon, _: live(daemon))
+    monkeypatch.setattr(daemons, "Daemon", Mock())
+    done = CliRunner().invoke(daemons.secondary, ["pair.toml"])
+    assert done.output == "ended: over\n", done.exception
+    assert looks == ([] if mode == "colo" else [mode])

@@ -74,7 +74,7 @@ def primary(
         daemon = Daemon(settings, options)
         return await _run(daemon, daemon.run_primary)
 
-    _finish(fine_timers.run(_with_priority(work)))
+    _finish(fine_timers.run(_with_priority(work, keeps_off=not settings.is_colo)))
 
 
 @click.command()
@@ -93,23 +93,26 @@ def secondary(config: Path, mode: str | None, clock: str | None, events: Path | 
         daemon = Daemon(settings, Options(events=events, clock=_policy(clock)))
         return await _run(daemon, daemon.run_secondary)
 
-    _finish(fine_timers.run(_with_priority(work)))
+    _finish(fine_timers.run(_with_priority(work, keeps_off=not settings.is_colo)))
 
 
 def _policy(clock: str | None) -> ClockPolicy | None:
     return None if clock is None else ClockPolicy(clock)
 
 
-async def _with_priority(work: Callable[[], Awaitable[str]]) -> str:
+async def _with_priority(work: Callable[[], Awaitable[str]], *, keeps_off: bool) -> str:
+    """`keeps_off`: from processors that a guest fills. Not in COLO, whose checkpoints are long, and in them the guests stand
+    still: all processors have room."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with contextlib.suppress(OSError):
         os.nice(-10)
     urgency.begin()
-    placing = asyncio.create_task(placement.keep())
+    placing = asyncio.create_task(placement.keep()) if keeps_off else None
     try:
         return await work()
     finally:
-        placing.cancel()
+        if placing is not None:
+            placing.cancel()
 
 
 async def _run(daemon: Daemon, life: Callable[[], Awaitable[str]]) -> str:
