@@ -246,7 +246,9 @@ def test_a_daemon_keeps_off_full_processors_but_not_in_colo(
     monkeypatch.setattr(daemons, "change_mode", lambda settings, _: settings)
     monkeypatch.setattr(daemons.placement, "keep", keep)
     monkeypatch.setattr(daemons.urgency, "begin", lambda: False)
+    # These would last beyond the test.
     monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
     monkeypatch.setattr(daemons, "_run", lambda daemon, _: live(daemon))
     monkeypatch.setattr(daemons, "Daemon", Mock())
     done = CliRunner().invoke(daemons.secondary, ["pair.toml"])
